@@ -1,0 +1,90 @@
+# Ramify: make demo | test | test-all | bench | check | wheel | clean
+#
+# Each of them makes a virtual environment if there is none, installs what it needs into it, once, and runs. Nothing else is
+# needed than Python 3.11 to 3.13 and make. VENV=folder takes another environment, PYTHON=command another Python,
+# TORCH=requirement another torch than the tested one ('torch==2.13.0', which also matches its CPU and CUDA builds).
+
+VENV   ?= .venv
+PYTHON ?=
+TORCH  ?= $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' constraints.txt)
+ARGS   ?=
+
+# From a checkout `import runtime` would load a second copy of ramify.runtime; with this, the current folder is not on sys.path.
+export PYTHONSAFEPATH := 1
+
+RUN := $(VENV)/bin/python
+PIP := $(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: help demo test test-all bench check wheel clean
+.DELETE_ON_ERROR:
+
+help:
+	@sed -n '1s/^# //p' Makefile
+
+# ------------------------------------------------------------------------------------------------------------- what to run
+
+demo: $(VENV)/.stamp-serve
+	@$(VENV)/bin/ramify demo $(ARGS)
+
+# Two workers with one torch thread each: as many as the machine that the ten minutes are promised for has cores.
+test: $(VENV)/.stamp-test
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n 2 --dist loadfile $(ARGS)
+
+# Everything: also the slow tests, and random examples in place of the fixed ones.
+test-all: $(VENV)/.stamp-test
+	@$(RUN) -m pytest -q -m "" --hypothesis-profile=random --timeout 1800 $(ARGS)
+
+bench: $(VENV)/.stamp-test
+	@$(VENV)/bin/ramify bench $(or $(ARGS),--all)
+
+check: $(VENV)/.stamp-dev
+	@mkdir -p .typing && ln -sfn .. .typing/ramify && ln -sf ../pyproject.toml .typing/pyproject.toml
+	@$(RUN) -m ruff check --quiet . && echo "ruff: no errors"
+	@$(RUN) -m pyright -p .typing --pythonpath $(RUN)
+
+wheel: $(VENV)/.stamp-venv
+	@$(RUN) -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	@ls dist/ramify-*.whl
+
+clean:
+	rm -rf $(VENV) .typing build dist *.egg-info .pytest_cache .hypothesis .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# ----------------------------------------------------------------------------------------------------------- environments
+
+# The first Python from 3.11 to 3.13 that can make a virtual environment.
+$(VENV)/.stamp-venv:
+	@if [ ! -x $(RUN) ]; then \
+	  for python in $(or $(PYTHON),python3.12 python3.11 python3.13 python3 python); do \
+	    if "$$python" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then \
+	      echo "Making $(VENV) with $$python ($$("$$python" -c 'import platform; print(platform.python_version())'))."; \
+	      "$$python" -m venv $(VENV) && exit 0; \
+	    fi; \
+	  done; \
+	  echo "Ramify needs Python 3.11, 3.12 or 3.13 with venv and ensurepip, and found none;" \
+	       "$(or $(PYTHON),python3) is $$($(or $(PYTHON),python3) --version 2>&1 || true)." >&2; \
+	  echo "Install one (Debian and Ubuntu: apt install python3 python3-venv), or name it: make PYTHON=/path/to/python3.12" >&2; \
+	  exit 1; \
+	fi
+	@touch $@
+
+# torch first and alone, so that a local wheel or an index from your pip configuration decides which build comes.
+$(VENV)/.stamp-torch: $(VENV)/.stamp-venv constraints.txt
+	@echo "Installing $(TORCH) (the largest part: 200 MB and more; minutes on a slow line)."
+	@$(PIP) "$(TORCH)"
+	@touch $@
+
+$(VENV)/.stamp-serve: $(VENV)/.stamp-torch pyproject.toml
+	@echo "Installing ramify[serve]."
+	@$(PIP) "$(TORCH)" -e ".[serve]"
+	@touch $@
+
+$(VENV)/.stamp-test: $(VENV)/.stamp-serve
+	@echo "Installing ramify[serve,test]."
+	@$(PIP) "$(TORCH)" -e ".[serve,test]"
+	@touch $@
+
+$(VENV)/.stamp-dev: $(VENV)/.stamp-test
+	@echo "Installing ramify[dev]: ruff and pyright."
+	@$(PIP) "$(TORCH)" -e ".[serve,test,dev]"
+	@touch $@

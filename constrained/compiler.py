@@ -1,0 +1,247 @@
+"""From constraints to compiled grammars: cached, in processes of its own, with a limit on time and on memory.
+
+A valid schema can keep a grammar compiler busy for half a minute, and a C++ thread cannot be cancelled: a process can.
+
+    compile(constraint) --cache?--> bytes
+         |  the same one under way? wait for it
+         `--> an idle worker, else a new one (at most `workers`), else the next that becomes idle
+                   answer within time_s --> bytes or ConstraintError
+                   no answer            --> killed; ConstraintError grammar_too_complex
+                   died                 --> once more on a new worker, then grammar_too_complex
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import struct
+import sys
+from collections import OrderedDict
+
+import msgspec
+
+from ..runtime.errors import ConstraintError, EngineError
+from . import limits
+from .spec import Constraint
+from .worker import Answer, Compiled, Job, Ready, Refused, Setup, frame
+
+_START_S = 120.0
+"""A worker imports xgrammar with all of torch; on a busy machine with cold disks that takes its time."""
+
+_DECODE = msgspec.msgpack.Decoder(Answer)
+
+
+class GrammarCompiler:
+    """Compiles constraints for one vocabulary. Used from one event loop; `close` ends its processes."""
+
+    def __init__(
+        self,
+        vocabulary: bytes,
+        *,
+        workers: int = limits.WORKERS,
+        time_s: float = limits.COMPILE_S,
+        memory_bytes: int = limits.COMPILE_BYTES,
+        cache_bytes: int = limits.CACHE_BYTES,
+    ):
+        """vocabulary: `Vocabulary.to_bytes()`. workers: processes at most, started when first needed. time_s: limit of one
+        compilation. memory_bytes: address space of a compilation. cache_bytes: size of the results that are kept."""
+        self._setup = Setup(vocabulary, memory_bytes, time_s)
+        self._time_s = time_s
+        self._cache = _Cache(cache_bytes)
+        self._pending: dict[Constraint, asyncio.Task[bytes]] = {}
+        self._idle: list[_Worker] = []
+        self._live: set[_Worker] = set()
+        self._slots = asyncio.Semaphore(workers)
+        self._closed = False
+
+    async def compile(self, constraint: Constraint) -> bytes:
+        """The compiled grammar (an encoded `store.Envelope`), from the cache if it was asked for before.
+
+        Any number of callers may wait at once; equal constraints are compiled once. Raises ConstraintError: a constraint that
+        is malformed, cannot be enforced, has no finite text, or costs more than the limits; EngineError when no worker starts
+        and after `close`.
+        """
+        limits.check_size(constraint)
+        if self._closed:
+            raise EngineError("The grammar compiler is closed.")
+        known = self._cache.get(constraint)
+        if isinstance(known, bytes):
+            return known
+        if known is not None:
+            raise _error(known)
+        task = self._pending.get(constraint)
+        if task is None:
+            task = asyncio.create_task(self._compile(constraint))
+            self._pending[constraint] = task
+            task.add_done_callback(lambda done: self._forget(constraint, done))
+        return await asyncio.shield(task)  # a caller that gives up leaves the others their result
+
+    async def warm(self, count: int = 1) -> None:
+        """Starts `count` workers, so that the first constraints do not wait for their imports."""
+        async with contextlib.AsyncExitStack() as stack:
+            for _ in range(count):
+                await stack.enter_async_context(self._slots)
+            started = await asyncio.gather(*(self._worker() for _ in range(count)))
+            self._idle.extend(started)
+
+    async def close(self) -> None:
+        """Ends every worker and every compilation under way (their callers get EngineError). Idempotent."""
+        self._closed = True
+        tasks = list(self._pending.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(worker.kill() for worker in list(self._live)))
+        self._idle.clear()
+        self._live.clear()
+
+    @property
+    def pids(self) -> list[int]:
+        """The process ids of the live workers."""
+        return [worker.pid for worker in self._live]
+
+    def _forget(self, constraint: Constraint, done: asyncio.Task[bytes]) -> None:
+        self._pending.pop(constraint, None)
+        if not done.cancelled():
+            done.exception()  # looked at, even if every caller gave up
+
+    async def _compile(self, constraint: Constraint) -> bytes:
+        async with self._slots:
+            for attempt in (1, 2):
+                worker = await self._take(fresh=attempt == 2)
+                answer = await self._ask(worker, constraint)
+                if isinstance(answer, Compiled):
+                    self._cache.put(constraint, answer.grammar)
+                    return answer.grammar
+                if isinstance(answer, Refused):
+                    self._cache.put(constraint, answer)
+                    raise _error(answer)
+                if attempt == 2:
+                    break
+        refusal = Refused("grammar_too_complex", "Compiling the constraint ended two compile processes. Simplify the constraint.")
+        self._cache.put(constraint, refusal)
+        raise _error(refusal)
+
+    async def _take(self, *, fresh: bool) -> _Worker:
+        """A worker that nobody uses. With `fresh` a new one, in the place of an idle one if there is any."""
+        while self._idle:
+            worker = self._idle.pop()
+            if worker.is_alive and not fresh:
+                return worker
+            was_alive = worker.is_alive
+            await self._end(worker)
+            if was_alive:
+                break  # its place is free now
+        return await self._worker()
+
+    async def _ask(self, worker: _Worker, constraint: Constraint) -> Answer | None:
+        """The worker's answer, None if it died. It becomes idle again only after an answer. Raises ConstraintError at the
+        time limit."""
+        try:
+            answer = await asyncio.wait_for(worker.ask(Job(constraint)), self._time_s)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            answer = None
+        except TimeoutError:
+            await self._end(worker)
+            raise limits.too_complex(f"Compiling the constraint took longer than {self._time_s:g} s.") from None
+        except BaseException:
+            await self._end(worker)
+            raise
+        if answer is None:
+            await self._end(worker)
+        else:
+            self._idle.append(worker)
+        return answer
+
+    async def _worker(self) -> _Worker:
+        worker = await _Worker.start()
+        self._live.add(worker)
+        try:
+            answer = await asyncio.wait_for(worker.ask(self._setup), _START_S)
+        except BaseException as error:
+            await self._end(worker)
+            if isinstance(error, (asyncio.IncompleteReadError, ConnectionError, TimeoutError)):
+                raise EngineError("A grammar compile process did not start; its stderr says why. Is xgrammar installed?") from error
+            raise
+        if not isinstance(answer, Ready):
+            await self._end(worker)
+            raise EngineError(f"A grammar compile process answered {answer!r} at its start.")
+        return worker
+
+    async def _end(self, worker: _Worker) -> None:
+        self._live.discard(worker)
+        await worker.kill()
+
+
+class _Worker:
+    """One compile process and its pipes."""
+
+    def __init__(self, process: asyncio.subprocess.Process):
+        self._process = process
+        self.pid = process.pid
+
+    @classmethod
+    async def start(cls) -> _Worker:
+        """A process that waits for its `Setup`. It finds what this process finds, and computes on one thread."""
+        path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
+        environment = os.environ | {"PYTHONPATH": path, "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1"}
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-m", f"{__package__}.worker"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            env=environment,
+        )
+        return cls(process)
+
+    async def ask(self, message: Setup | Job) -> Answer:
+        """Sends one message and returns the answer. Raises IncompleteReadError or ConnectionError when the process ends."""
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None and stdout is not None
+        stdin.write(frame(message))
+        await stdin.drain()
+        (length,) = struct.unpack("<I", await stdout.readexactly(4))
+        return _DECODE.decode(await stdout.readexactly(length))
+
+    @property
+    def is_alive(self) -> bool:
+        """False once the process has been seen to end."""
+        return self._process.returncode is None
+
+    async def kill(self) -> None:
+        """Ends the process at once and waits for it."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+        await self._process.wait()
+
+
+class _Cache:
+    """Results by constraint, the least recently used ones dropped beyond `capacity` bytes. Refusals are results, too."""
+
+    def __init__(self, capacity: int):
+        self._capacity = capacity
+        self._entries: OrderedDict[Constraint, bytes | Refused] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, constraint: Constraint) -> bytes | Refused | None:
+        """The result; makes it the most recently used."""
+        if constraint in self._entries:
+            self._entries.move_to_end(constraint)
+        return self._entries.get(constraint)
+
+    def put(self, constraint: Constraint, result: bytes | Refused) -> None:
+        """Keeps a result and drops old ones."""
+        self._entries[constraint] = result
+        self._bytes += _size(constraint, result)
+        while self._bytes > self._capacity:
+            self._bytes -= _size(*self._entries.popitem(last=False))
+
+
+def _size(constraint: Constraint, result: bytes | Refused) -> int:
+    """Bytes of an entry: what came in, what came out, and the objects around them."""
+    return len(msgspec.msgpack.encode(constraint)) + len(result if isinstance(result, bytes) else result.message) + 512
+
+
+def _error(refused: Refused) -> ConstraintError:
+    return ConstraintError(refused.message, code=refused.code, param=refused.param)

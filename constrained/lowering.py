@@ -1,0 +1,53 @@
+"""From what was asked to a grammar: the one table of the kinds of constraint.
+
+The grammar that comes out is pruned (every prefix of it can be completed), confined to what the vocabulary can spell, and the
+same for every engine. Ebnf is the exception: its syntax is an engine's own, so the engine reads it (`read_ebnf`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..runtime.errors import ConstraintError
+from . import json_text, limits, regex, schema
+from .grammar import SURROGATES, Grammar, Literal, alt, prune
+from .spec import Choice, Constraint, Ebnf, JsonObject, JsonSchema, Regex
+from .vocabulary import Vocabulary
+from .spelling import confine
+
+
+def lower(constraint: Constraint, vocabulary: Vocabulary, read_ebnf: Callable[[str], Grammar]) -> Grammar:
+    """The pruned grammar whose texts are outputs that satisfy `constraint`. Pure.
+
+    Raises ConstraintError: invalid_json_schema, unsupported_schema, unsupported_regex, invalid_grammar,
+    unsatisfiable_grammar, grammar_too_complex.
+    """
+    limits.check_size(constraint)
+    match constraint:
+        case JsonSchema(text):
+            grammar = schema.lower(text)
+        case JsonObject():
+            grammar = json_text.any_object()
+        case Regex(pattern):
+            grammar = Grammar({"root": regex.whole(pattern)})
+        case Choice(options):
+            grammar = _choice(options)
+        case Ebnf(text):
+            grammar = read_ebnf(text)
+    return prune(confine(grammar, vocabulary))
+
+
+def _choice(options: tuple[str, ...]) -> Grammar:
+    if not options:
+        raise ConstraintError("The list of choices is empty; give at least one.", code="invalid_grammar", param="choices")
+    first, last = map(chr, SURROGATES)
+    for index, option in enumerate(options):
+        if not option:
+            raise ConstraintError(
+                f"Choice {index} is empty: no output would stand for it. Remove it.", code="invalid_grammar", param="choices"
+            )
+        if any(first <= c <= last for c in option):
+            raise ConstraintError(
+                f"Choice {index} contains a lone surrogate, which is not a character.", code="invalid_grammar", param="choices"
+            )
+    return Grammar({"root": alt(*map(Literal, dict.fromkeys(options)))})

@@ -1,0 +1,137 @@
+"""JSON Schema: from what users write to canonical text, and from text to a grammar, or a refusal.
+
+**A schema is enforced or refused.** `keywords.py` is the table of what is enforced; anything else is refused with the keyword and
+its JSON pointer. What a generation produces is always valid under the schema. The converse does not hold, and is not meant to:
+
+- an object with `properties` gets those and no others, in the schema's order, whatever `additionalProperties` allows;
+- an object without `properties` gets names freely, with values of `additionalProperties`;
+- a schema without `type` whose keywords speak of some types is read as a schema of those types;
+- a property that discriminates the options of a `oneOf` is always present;
+- numbers, formats and character classes have the forms of `json_text.py`, `digits.py`, `formats.py` and `regex.py`.
+
+The way: decode, check sizes, check against the meta-schema, then per schema a rule of the grammar (`schema_rules.py` does each type).
+Nothing is ever fetched: a reference that leaves the schema is an error.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+
+from ..runtime.errors import ConstraintError
+from . import limits
+from .grammar import Grammar
+from .json_text import RULES
+
+DRAFTS = {
+    f"{scheme}://json-schema.org/{draft}": True
+    for scheme in ("http", "https")
+    for draft in ("draft-04/schema", "draft-06/schema", "draft-07/schema", "draft/2019-09/schema", "draft/2020-12/schema")
+}
+
+
+def schema_text(source: Any) -> str:
+    """The canonical text of a schema: what `spec.JsonSchema` holds.
+
+    source: a pydantic model (anything with `model_json_schema`), a dict, a bool, or the text of a schema. Order of keys is kept,
+    because it is the order of generation. Raises ConstraintError `invalid_json_schema` for anything else.
+    """
+    if hasattr(source, "model_json_schema"):
+        source = source.model_json_schema()
+    if isinstance(source, (str, bytes)):
+        source = _decoded(source)
+    if not isinstance(source, (dict, bool)):
+        raise _invalid(f"A JSON schema is an object, not {type(source).__name__}.")
+    try:
+        return json.dumps(source, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise _invalid(f"The schema cannot be written as JSON: {error}.") from error
+
+
+def lower(text: str) -> Grammar:
+    """The grammar of the JSON texts that are generated for a schema; not pruned yet. Pure.
+
+    Raises ConstraintError: invalid_json_schema, unsupported_schema, grammar_too_complex, with a JSON pointer as `param`.
+    """
+    from .schema_rules import Lowering
+
+    schema = _decoded(text)
+    if not isinstance(schema, (dict, bool)):
+        raise _invalid(f"A JSON schema is an object, not {type(schema).__name__}.")
+    _check_caps(schema)
+    _check_meta(schema)
+    lowering = Lowering(schema)
+    root = lowering.node(schema, "")
+    return Grammar({"root": root, **lowering.rules, **RULES})
+
+
+def _decoded(text: str | bytes) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeEncodeError) as error:
+        raise _invalid(f"The schema is not JSON: {error}.") from error
+    except RecursionError:
+        raise limits.too_complex(f"The schema nests deeper than {limits.SCHEMA_DEPTH}.") from None
+
+
+def _check_caps(schema: Any) -> None:
+    """Depth, properties and enum values, counted over the whole text. A schema inside `properties` is two levels of JSON."""
+    properties = 0
+    open_items = [(schema, 1)]
+    while open_items:
+        item, depth = open_items.pop()
+        if depth > 2 * limits.SCHEMA_DEPTH:
+            raise limits.too_complex(f"The schema nests deeper than {limits.SCHEMA_DEPTH}.")
+        if isinstance(item, list):
+            open_items.extend((part, depth + 1) for part in item if isinstance(part, (dict, list)))
+        elif isinstance(item, dict):
+            named, values = item.get("properties"), item.get("enum")
+            properties += len(named) if isinstance(named, dict) else 0
+            if isinstance(values, list) and len(values) > limits.ENUM_VALUES:
+                raise limits.too_complex(f"An enum has {len(values)} values; at most {limits.ENUM_VALUES} are taken.")
+            open_items.extend((part, depth + 1) for part in item.values() if isinstance(part, (dict, list)))
+    if properties > limits.SCHEMA_PROPERTIES:
+        raise limits.too_complex(f"The schema has {properties} properties; at most {limits.SCHEMA_PROPERTIES} are taken.")
+
+
+def _check_meta(schema: Any) -> None:
+    """Checks against the meta-schema of its draft (2020-12 unless `$schema` says otherwise). Opens no connection: only the
+    known drafts are let through, and references are not followed here."""
+    import jsonschema_rs
+
+    for place, draft in _declared_drafts(schema):
+        if not isinstance(draft, str) or draft.rstrip("#") not in DRAFTS:
+            raise _invalid(f"`$schema` names {draft!r}, which is no draft of JSON Schema from 4 to 2020-12.", place)
+    try:
+        jsonschema_rs.meta.validate(schema)
+    except jsonschema_rs.ValidationError as error:
+        pointer = "".join(f"/{part}" for part in error.instance_path)
+        hint = _hint(schema, pointer)
+        raise _invalid(f"The schema is not valid JSON Schema at {pointer or '#'}: {error.message}.{hint}", pointer) from None
+    except jsonschema_rs.ReferencingError as error:
+        raise _invalid(f"The schema's `$schema` cannot be resolved: {error}.") from None
+
+
+def _declared_drafts(schema: Any) -> list[tuple[str, Any]]:
+    found, open_items = [], [("", schema)]
+    while open_items:
+        pointer, item = open_items.pop()
+        if isinstance(item, dict):
+            if "$schema" in item and not pointer.endswith("/properties"):
+                found.append((f"{pointer}/$schema", item["$schema"]))
+            open_items.extend((f"{pointer}/{key}", part) for key, part in item.items() if key not in ("enum", "const", "default"))
+        elif isinstance(item, list):
+            open_items.extend((f"{pointer}/{i}", part) for i, part in enumerate(item))
+    return found
+
+
+def _hint(schema: Any, pointer: str) -> str:
+    if pointer.endswith("/items") and not (isinstance(schema, dict) and "$schema" in schema):
+        return " A list of schemas is called `prefixItems` now; or declare an older draft in `$schema`."
+    return ""
+
+
+def _invalid(message: str, pointer: str | None = None) -> ConstraintError:
+    return ConstraintError(message, code="invalid_json_schema", param=pointer)

@@ -1,0 +1,55 @@
+"""What a vocabulary can spell: a grammar is confined to it, so that no text begins which no token can continue."""
+
+from __future__ import annotations
+
+from .grammar import MAX_CHAR, NOTHING, Alt, Chars, Grammar, Literal, Node, Repeat, Seq, alt, chars, intersect, repeat, seq
+from .vocabulary import Vocabulary
+
+
+def confine(grammar: Grammar, vocabulary: Vocabulary) -> Grammar:
+    """`grammar` with the characters that `vocabulary` can write in any context.
+
+    A vocabulary with a token for each byte of UTF-8 (all byte-level and byte-fallback ones) changes nothing. Otherwise a
+    character stays when each of its bytes, or the whole of it, is a token of its own; what only longer tokens could write is
+    given up, so the result may be smaller than necessary but never leads to a state without a token.
+    """
+    alphabet = spellable(vocabulary)
+    if alphabet is None:
+        return grammar
+    return type(grammar)({name: _confined(node, alphabet) for name, node in grammar.rules.items()}, grammar.root)
+
+
+def spellable(vocabulary: Vocabulary) -> Chars | None:
+    """The characters that can be written token by token, or None for all of them."""
+    short = {token for token in vocabulary.tokens if 0 < len(token) <= 4}
+    single = {token[0] for token in short if len(token) == 1}
+    ranges = [(byte, byte) for byte in range(0x80) if byte in single]
+    wide = single.issuperset(range(0x80, 0xC0)) and single.issuperset(range(0xC2, 0xF5))
+    if wide:
+        ranges.append((0x80, MAX_CHAR))
+    if wide and len(ranges) == 0x81:
+        return None
+    for token in short:
+        try:
+            text = token.decode()
+        except UnicodeDecodeError:
+            continue
+        if len(text) == 1:
+            ranges.append((ord(text), ord(text)))
+    return chars(ranges)
+
+
+def _confined(node: Node, alphabet: Chars) -> Node:
+    match node:
+        case Literal(text):
+            return node if all(intersect(chars([(ord(c), ord(c))]), alphabet).ranges for c in set(text)) else NOTHING
+        case Chars():
+            return intersect(node, alphabet)
+        case Seq(items):
+            return seq(*(_confined(item, alphabet) for item in items))
+        case Alt(items):
+            return alt(*(_confined(item, alphabet) for item in items))
+        case Repeat(item, least, most):
+            return repeat(_confined(item, alphabet), least, most)
+        case _:
+            return node

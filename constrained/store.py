@@ -1,0 +1,100 @@
+"""The engine process's side: compiled grammars arrive as bytes, matchers are made of them."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any, Protocol
+
+import msgspec
+
+from ..runtime.errors import EngineError
+from .matcher import Matcher
+from .vocabulary import Vocabulary, fingerprint
+
+
+class Envelope(msgspec.Struct, frozen=True):
+    """A compiled grammar on its way to the engine process: what `GrammarCompiler.compile` returns, encoded.
+
+    `key` names the content (hex), `vocabulary` the fingerprint of the vocabulary that it was compiled for, `engine` who reads
+    `payload`.
+    """
+
+    engine: str
+    key: str
+    vocabulary: str
+    payload: bytes
+
+    def to_bytes(self) -> bytes:
+        """MessagePack; `from_bytes` is the way back."""
+        return msgspec.msgpack.encode(self)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Envelope:
+        """Raises msgspec.DecodeError for bytes that are not an envelope."""
+        return msgspec.msgpack.decode(data, type=cls)
+
+
+class GrammarEngine(Protocol):
+    """One grammar engine as the store sees it."""
+
+    def load(self, payload: bytes) -> Any:
+        """The compiled grammar of an envelope's payload."""
+        ...
+
+    def matcher(self, compiled: Any) -> Matcher:
+        """A new matcher at the start of `compiled`."""
+        ...
+
+
+class GrammarStore:
+    """Compiled grammars of one engine process, the most recently used ones kept: `capacity` of them, and no more of their
+    serialised bytes than `capacity_bytes`."""
+
+    def __init__(self, vocabulary: bytes, *, capacity: int = 256, capacity_bytes: int = 256 * 1024 * 1024):
+        self.vocabulary = Vocabulary.from_bytes(vocabulary)
+        self._fingerprint = fingerprint(vocabulary)
+        self._capacity = capacity
+        self._capacity_bytes = capacity_bytes
+        self._engines: dict[str, GrammarEngine] = {}
+        self._kept: OrderedDict[str, tuple[GrammarEngine, Any, int]] = OrderedDict()
+        self._kept_bytes = 0
+
+    def warm(self) -> None:
+        """Imports the grammar engine and prepares the vocabulary for it (seconds). May run in a thread while a model loads;
+        without it the first matcher waits."""
+        self._engine("xgrammar")
+
+    def matcher(self, grammar: bytes) -> Matcher:
+        """A new matcher at the start of the grammar that `GrammarCompiler.compile` returned.
+
+        Changes the store: the grammar becomes the most recently used one. Raises EngineError when the bytes were made for
+        another vocabulary or are not a grammar.
+        """
+        try:
+            envelope = Envelope.from_bytes(grammar)
+        except msgspec.DecodeError as error:
+            raise EngineError(f"A compiled grammar of {len(grammar)} bytes cannot be read: {error}.") from error
+        if envelope.vocabulary != self._fingerprint:
+            raise EngineError("A grammar was compiled for another vocabulary than this engine's; compile it again.")
+        if envelope.key not in self._kept:
+            self._keep(envelope)
+        self._kept.move_to_end(envelope.key)
+        engine, compiled, _ = self._kept[envelope.key]
+        return engine.matcher(compiled)
+
+    def _keep(self, envelope: Envelope) -> None:
+        engine = self._engine(envelope.engine)
+        size = len(envelope.payload)
+        self._kept[envelope.key] = (engine, engine.load(envelope.payload), size)
+        self._kept_bytes += size
+        while len(self._kept) > 1 and (len(self._kept) > self._capacity or self._kept_bytes > self._capacity_bytes):
+            self._kept_bytes -= self._kept.popitem(last=False)[1][2]
+
+    def _engine(self, name: str) -> GrammarEngine:
+        if name not in self._engines:
+            if name != "xgrammar":
+                raise EngineError(f"A grammar was compiled by {name!r}, which this engine process does not have.")
+            from .xgrammar_backend import XGrammarEngine
+
+            self._engines[name] = XGrammarEngine(self.vocabulary)
+        return self._engines[name]

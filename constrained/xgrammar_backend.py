@@ -1,0 +1,244 @@
+"""xgrammar: the only importer of it, inside functions, because it brings torch and transformers (seconds).
+
+Two faces: `compile_constraint` runs in a compile process, `XGrammarEngine` in the engine process. Between them travels
+xgrammar's serialised compiled grammar: with a vocabulary of 152,000 tokens reading it back takes a third to a tenth of the
+time of compiling again (3 to 22 ms instead of 65 to 205), with 4,000 tokens both take about 2 ms. It is JSON made of numbers,
+so large ones are deflated.
+
+xgrammar's own conversion of JSON schemas and of regexes is not used. It lets raw control characters into strings with a
+length, lone surrogates into escapes, and treats several keywords as absent; the grammars of `lowering.py` are ours, and
+xgrammar enforces them exactly. Whitespace follows from that: one form, `", "` and `": "`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from ..runtime.errors import ConstraintError
+from .grammar import EMPTY, Alt, Chars, Grammar, Literal, Node, Ref, Seq, chars, complement, repeat, to_ebnf
+from .lowering import lower
+from .spec import Constraint
+from .store import Envelope
+from .vocabulary import Vocabulary, fingerprint
+
+if TYPE_CHECKING:
+    import xgrammar
+
+_DEFLATE_FROM = 64 * 1024
+
+
+def _tokenizer_info(vocabulary: Vocabulary) -> xgrammar.TokenizerInfo:
+    """xgrammar treats tokens without bytes, and ids past the list, as special: no mask ever allows them."""
+    import xgrammar
+
+    return xgrammar.TokenizerInfo(
+        vocabulary.tokens, xgrammar.VocabType.RAW, vocab_size=vocabulary.size, stop_token_ids=vocabulary.stop_ids
+    )
+
+
+# ---- the compile process --------------------------------------------------------------------------------------------
+
+
+class XGrammarCompiler:
+    """Compiles constraints for one vocabulary, on the calling thread."""
+
+    def __init__(self, vocabulary: bytes):
+        import xgrammar
+
+        self._vocabulary = Vocabulary.from_bytes(vocabulary)
+        self._fingerprint = fingerprint(vocabulary)
+        self._info = _tokenizer_info(self._vocabulary)
+        self._compiler = xgrammar.GrammarCompiler(self._info, max_threads=1, cache_enabled=False)
+
+    def compile(self, constraint: Constraint) -> bytes:
+        """The encoded `Envelope` of a constraint. Raises ConstraintError."""
+        ebnf = to_ebnf(lower(constraint, self._vocabulary, read_ebnf))
+        try:
+            compiled = self._compiler.compile_grammar(ebnf)
+        except RuntimeError as error:
+            raise ConstraintError(f"xgrammar refused the grammar: {_reason(error)}", code="grammar_too_complex") from error
+        self._check_first_mask(compiled)
+        payload = compiled.serialize_json().encode()
+        key = hashlib.blake2b(payload, digest_size=16).hexdigest()
+        return Envelope("xgrammar", key, self._fingerprint, _packed(payload)).to_bytes()
+
+    def _check_first_mask(self, compiled: xgrammar.CompiledGrammar) -> None:
+        import xgrammar
+
+        mask = np.zeros((1, (self._vocabulary.size + 31) // 32), dtype=np.int32)
+        xgrammar.GrammarMatcher(compiled).fill_next_token_bitmask(mask, 0)
+        if not mask.any():
+            raise ConstraintError("No token of this model can begin a text of this grammar.", code="unsatisfiable_grammar")
+
+
+def _packed(payload: bytes) -> bytes:
+    return b"z" + zlib.compress(payload, 1) if len(payload) >= _DEFLATE_FROM else b"j" + payload
+
+
+def _unpacked(payload: bytes) -> str:
+    return (zlib.decompress(payload[1:]) if payload[:1] == b"z" else payload[1:]).decode()
+
+
+def _reason(error: Exception) -> str:
+    """The sentence of an xgrammar error, without its time and source line."""
+    return str(error).split("error at ", 1)[-1].split("cc:", 1)[-1].strip()
+
+
+# ---- reading EBNF ---------------------------------------------------------------------------------------------------
+
+
+
+class _Serialized(msgspec.Struct):
+    """The part of xgrammar's serialised grammar that is read: rules as [name, body, lookahead, ...], expressions as
+    [kind, length, data...] at the offsets of `grammar_expr_indptr`."""
+
+    rules: list[list[Any]]
+    grammar_expr_data: list[int]
+    grammar_expr_indptr: list[int]
+    root_rule_id: int
+
+
+def read_ebnf(text: str) -> Grammar:
+    """GBNF text as a grammar: xgrammar parses it, and what it understood is taken over.
+
+    Raises ConstraintError `invalid_grammar` for a syntax error, a missing rule, and for xgrammar's extensions (token ids, tag
+    dispatch, lookahead, embedded regexes), which are more or less than a set of texts.
+    """
+    import xgrammar
+
+    try:
+        parsed = msgspec.json.decode(xgrammar.Grammar.from_ebnf(text).serialize_json(), type=_Serialized)
+    except (RuntimeError, UnicodeError) as error:
+        raise ConstraintError(f"The EBNF grammar cannot be read: {_reason(error)}", code="invalid_grammar") from error
+    names = [str(rule[0]) for rule in parsed.rules]
+    for rule in parsed.rules:
+        if rule[2] != -1:
+            raise _extension(f"rule {rule[0]!r} has a lookahead assertion")
+    rules = {str(rule[0]): _node(parsed, names, int(rule[1])) for rule in parsed.rules}
+    return Grammar(rules, names[parsed.root_rule_id])
+
+
+def _node(parsed: _Serialized, names: list[str], index: int) -> Node:
+    start = parsed.grammar_expr_indptr[index]
+    kind, length = parsed.grammar_expr_data[start : start + 2]
+    data = parsed.grammar_expr_data[start + 2 : start + 2 + length]
+    match kind:
+        case 0:  # bytes
+            return _literal(bytes(data))
+        case 1:  # character class
+            return _class(data)
+        case 2:  # character class, any number of times
+            return repeat(_class(data), 0, None)
+        case 3:
+            return EMPTY
+        case 4:
+            return Ref(names[data[0]])
+        case 5:
+            return Seq(tuple(_node(parsed, names, item) for item in data))
+        case 6:
+            return Alt(tuple(_node(parsed, names, item) for item in data))
+        case 8:
+            return repeat(Ref(names[data[0]]), data[1], None if data[2] < 0 else data[2])
+        case _:
+            raise _extension("it uses a token, tag dispatch or Regex() expression")
+
+
+def _literal(data: bytes) -> Node:
+    try:
+        return Literal(data.decode())
+    except UnicodeDecodeError:
+        raise ConstraintError("A literal of the grammar is not valid Unicode.", code="invalid_grammar") from None
+
+
+def _class(data: list[int]) -> Chars:
+    found = chars(zip(data[1::2], data[2::2], strict=True))
+    return complement(found) if data[0] else found
+
+
+def _extension(what: str) -> ConstraintError:
+    return ConstraintError(
+        f"The grammar goes beyond GBNF: {what}. Use literals, character classes, repetition, groups and rules.",
+        code="invalid_grammar",
+    )
+
+
+# ---- the engine process ---------------------------------------------------------------------------------------------
+
+
+class XGrammarEngine:
+    """Loads compiled grammars and fills masks, on the calling thread only (one thread; `threads` more for large batches)."""
+
+    def __init__(self, vocabulary: Vocabulary, *, threads: int = 1):
+        import xgrammar
+
+        self._xgrammar = xgrammar
+        self._info = _tokenizer_info(vocabulary)
+        self._batch = xgrammar.BatchGrammarMatcher(max_threads=threads)
+        self._stops = frozenset(vocabulary.stop_ids)
+        self._spelled = np.fromiter((bool(token) for token in vocabulary.tokens), bool, len(vocabulary.tokens))
+        for stop in self._stops:
+            if stop < len(self._spelled):
+                self._spelled[stop] = True
+
+    def load(self, payload: bytes) -> xgrammar.CompiledGrammar:
+        """The compiled grammar of an envelope's payload."""
+        return self._xgrammar.CompiledGrammar.deserialize_json(_unpacked(payload), self._info)
+
+    def matcher(self, compiled: xgrammar.CompiledGrammar) -> XGrammarMatcher:
+        """A new matcher at the start of `compiled`."""
+        return XGrammarMatcher(self, self._xgrammar.GrammarMatcher(compiled))
+
+    def is_candidate(self, token: int) -> bool:
+        """True for a token that has bytes or ends the output; asking xgrammar about any other writes to stderr."""
+        return token in self._stops or (0 <= token < len(self._spelled) and bool(self._spelled[token]))
+
+    def fill(self, matchers: Sequence[Any], mask: NDArray[np.int32], rows: Sequence[int]) -> None:
+        """Fills rows of mask [rows, words] in one native call; see `MaskFiller`."""
+        self._batch.batch_fill_next_token_bitmask([m.native for m in matchers], mask, list(rows))
+
+
+class XGrammarMatcher:
+    """A `Matcher` over xgrammar's."""
+
+    __slots__ = ("accepted", "filler", "native")
+
+    def __init__(self, engine: XGrammarEngine, native: xgrammar.GrammarMatcher, accepted: int = 0):
+        self.filler = engine
+        self.native = native
+        self.accepted = accepted
+
+    def accept(self, token: int) -> bool:
+        """See `Matcher.accept`."""
+        if self.native.is_terminated() or not self.filler.is_candidate(token) or not self.native.accept_token(token):
+            return False
+        self.accepted += 1
+        return True
+
+    def rollback(self, count: int) -> None:
+        """See `Matcher.rollback`."""
+        if not 0 <= count <= self.accepted:
+            raise ValueError(f"cannot roll back {count} tokens: {self.accepted} were accepted")
+        if count:
+            self.native.rollback(count)
+            self.accepted -= count
+
+    def fork(self) -> XGrammarMatcher:
+        """See `Matcher.fork`."""
+        return XGrammarMatcher(self.filler, self.native.fork(), self.accepted)
+
+    @property
+    def may_end(self) -> bool:
+        """See `Matcher.may_end`."""
+        return self.native.is_completed()
+
+    @property
+    def is_terminated(self) -> bool:
+        """See `Matcher.is_terminated`."""
+        return self.native.is_terminated()

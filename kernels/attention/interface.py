@@ -1,0 +1,68 @@
+"""Attention over pages: what a step tells the kernel once, and what the kernel does in every layer.
+
+K and V of the step's own tokens are in the pools before `run` is called. A row's result depends on its own query and on the
+keys it may see, never on the other rows, on how its prompt was cut into chunks, on what was cached, or on the page size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class AttentionSpec:
+    """What one layer's attention computes. Layers with equal specs share one plan.
+
+    `window` w: a query at position p sees keys p - w + 1 ... p; None: all keys up to p. `soft_cap` c: scores become
+    c * tanh(score / c). `causal` False: every query of a span sees the span's whole context.
+    """
+
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    scale: float
+    window: int | None = None
+    soft_cap: float | None = None
+    causal: bool = True
+
+
+@dataclass(frozen=True)
+class AttentionIndex:
+    """Where the queries of a step are, and where their keys lie. One entry a span; spans may have any length >= 1.
+
+    The tokens of the step stand on one flat axis, and each belongs to exactly one span. Span i owns the tokens [query_start[i],
+    query_start[i] + query_length[i]); they are positions [start[i], start[i] + query_length[i]) of their sequence, whose KV
+    lies in the pages page_table[row[i]]: position p is slot page_table[row[i], p // page_size] * page_size + p % page_size.
+    Entries of the table beyond the sequence's last page are never read.
+
+    query_start, query_length, start, row: int32 [spans], on the host. page_table: int32 or int64 [rows, max_pages], on the
+    device; it is read by `plan` only.
+    """
+
+    query_start: np.ndarray
+    query_length: np.ndarray
+    start: np.ndarray
+    row: np.ndarray
+    page_table: Tensor
+    page_size: int
+
+
+class Attention(Protocol):
+    """Attention of one spec."""
+
+    spec: AttentionSpec
+
+    def plan(self, index: AttentionIndex) -> Any:
+        """Everything of a step that is the same in all layers of this spec. Changes no state; the result is opaque."""
+        ...
+
+    def run(self, plan: Any, k_pool: Tensor, v_pool: Tensor, q: Tensor) -> Tensor:
+        """q: [tokens, num_heads, head_dim] after rope; k_pool, v_pool: [slots, num_kv_heads, head_dim] of one layer.
+
+        Both pools are contiguous. Returns [tokens, num_heads, head_dim] in q's dtype. Changes no state.
+        """
+        ...

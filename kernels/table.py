@@ -1,0 +1,105 @@
+"""Which implementation of each operation is used, and why: by device, dtype and what is installed. Decided once, at load."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+
+from .activation import reference as activation_reference
+from .activation.interface import SiluMul
+from .attention import reference as attention_reference
+from .attention.interface import Attention, AttentionSpec
+from .attention.selftest import choose_shapes
+from .attention.tiles import TILE, Shapes
+from .gemm import native as gemm_native
+from .gemm import reference as gemm_reference
+from .gemm.interface import MakeLinear
+from .gemm.selftest import CheckedLinears
+from .kv import reference as kv_reference
+from .kv.interface import KVCopyPages, KVWrite
+from .norm import reference as norm_reference
+from .norm.interface import RmsNorm
+from .rope import reference as rope_reference
+from .rope.interface import ApplyRope
+
+DTYPES = (torch.float32, torch.bfloat16)
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """The operations of one device and dtype. `reasons`: lines for people; self-tests at load add to them.
+
+    `packs`: linear layers copy their weight into a layout of their own, so the raw one can be dropped or be a mapped file.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+    linear: MakeLinear
+    attention: Callable[[AttentionSpec], Attention]
+    kv_write: KVWrite
+    kv_copy_pages: KVCopyPages
+    rms_norm: RmsNorm
+    apply_rope: ApplyRope
+    silu_mul: SiluMul
+    packs: bool
+    reasons: list[str] = field(default_factory=list)
+
+
+def choose(device: torch.device | str, dtype: torch.dtype) -> Kernels:
+    """The kernels for a device and a dtype (fp32 or bf16). Raises ValueError for another dtype. Changes nothing."""
+    device = torch.device(device)
+    if dtype not in DTYPES:
+        raise ValueError(f"No kernels for dtype {dtype}. Use float32 or bfloat16.")
+    reasons: list[str] = []
+    return Kernels(
+        device=device,
+        dtype=dtype,
+        linear=_linears(device, dtype, reasons),
+        attention=_attentions(device, dtype, reasons),
+        kv_write=kv_reference.write,
+        kv_copy_pages=kv_reference.copy_pages,
+        rms_norm=norm_reference.rms_norm,
+        apply_rope=rope_reference.apply_rope,
+        silu_mul=activation_reference.silu_mul,
+        packs=device.type == "cpu" and gemm_native.available(dtype),
+        reasons=reasons,
+    )
+
+
+def _linears(device: torch.device, dtype: torch.dtype, reasons: list[str]) -> MakeLinear:
+    name = str(dtype).removeprefix("torch.")
+    if device.type != "cpu":
+        reasons.append(f"linear: torch on {device.type} in {name}; rows are computed as they come, without the invariance test")
+        return gemm_reference.TorchLinear
+    if gemm_native.available(dtype):
+        reasons.append(f"linear: oneDNN in {name}, weights packed at load")
+        return CheckedLinears(gemm_native.PackedLinear, "linear", reasons)
+    reasons.append(f"linear: torch in {name}, unpacked, because this CPU or torch build has no packed {name} product")
+    return CheckedLinears(gemm_reference.TorchLinear, "linear", reasons)
+
+
+def _attentions(device: torch.device, dtype: torch.dtype, reasons: list[str]) -> Callable[[AttentionSpec], Attention]:
+    made: dict[AttentionSpec, Attention] = {}
+
+    def attention(spec: AttentionSpec) -> Attention:
+        if spec not in made:
+            made[spec] = attention_reference.TorchAttention(spec, device, _shapes(spec, device, dtype, reasons))
+        return made[spec]
+
+    return attention
+
+
+def _shapes(spec: AttentionSpec, device: torch.device, dtype: torch.dtype, reasons: list[str]) -> Shapes:
+    where = f"attention: torch over pages in tiles of {TILE} positions"
+    if device.type != "cpu":
+        reasons.append(f"{where} on {device.type}, without the invariance test")
+        return Shapes()
+    shapes, same = choose_shapes(spec, device, dtype)
+    how = f"rows padded to {shapes.row_multiple}, tiles cut to {'/'.join(map(str, shapes.widths))}"
+    if same:
+        reasons.append(f"{where}, {how}: a row's bits are the same in any company (tested)")
+    else:
+        reasons.append(f"{where}, {how}: a row's bits depend on the other rows in all shapes tried: a batch may differ")
+    return shapes

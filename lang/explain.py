@@ -1,0 +1,134 @@
+"""What is known of a call when it has ended: SGLang's `meta_info`, and an explanation for people. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..runtime.protocol import Finished, Scored, TokenLogprob, unpack_ids
+
+TokenText = Callable[[int], str | None]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Where one call's time and tokens went. Counts are tokens, times seconds.
+
+    cached + computed + forced = prompt. diverged_at: index of the first prompt token that the cache did not have, -1 if it
+    had all it could; reason: why it ended there. continuation: how ids that were held already were used again. For n > 1
+    counts and times are those of the first sequence, output is the sum.
+    """
+
+    name: str
+    prompt: int
+    cached: int
+    computed: int
+    forced: int
+    output: int
+    recomputed: int
+    matched: int
+    diverged_at: int
+    reason: str
+    continuation: str
+    queue_s: float
+    prefill_s: float
+    decode_s: float
+    grammar_s: float
+    preemptions: int
+    finish: str
+    seed: int
+
+    def __str__(self) -> str:
+        where = f", differs from token {self.diverged_at} on" if self.diverged_at >= 0 else ""
+        lines = [
+            f"{self.name}: {self.prompt} prompt tokens = {self.cached} cached + {self.computed} computed + {self.forced} forced"
+            f" -> {self.output} output tokens ({self.finish})",
+            f"  cache: {self.matched} tokens matched{where}{f' ({self.reason})' if self.reason else ''}",
+            f"  time: queue {_ms(self.queue_s)}, prefill {_ms(self.prefill_s)}, decode {_ms(self.decode_s)}"
+            f", grammar {_ms(self.grammar_s)}",
+        ]
+        if self.continuation:
+            lines.insert(2, f"  continuation: {self.continuation}")
+        if self.preemptions:
+            lines.append(f"  preempted {self.preemptions} times, {self.recomputed} tokens computed again")
+        return "\n".join(lines)
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1000:.1f} ms"
+
+
+def explain(name: str, answer: Sequence[Finished] | Scored) -> Explanation:
+    """The explanation of a finished call."""
+    first = answer if isinstance(answer, Scored) else answer[0]
+    usage, cache, timings = first.usage, first.cache, first.timings
+    return Explanation(
+        name=name,
+        prompt=usage.prompt,
+        cached=usage.cached,
+        computed=usage.computed,
+        forced=usage.forced,
+        output=usage.output if isinstance(answer, Scored) else sum(part.usage.output for part in answer),
+        recomputed=usage.recomputed,
+        matched=cache.matched,
+        diverged_at=cache.diverged_at,
+        reason=cache.reason,
+        continuation=cache.continuation,
+        queue_s=timings.queue_s,
+        prefill_s=timings.prefill_s,
+        decode_s=timings.decode_s,
+        grammar_s=timings.grammar_s,
+        preemptions=timings.preemptions,
+        finish="selected" if isinstance(first, Scored) else first.finish.reason,
+        seed=0 if isinstance(first, Scored) else first.seed,
+    )
+
+
+def finish_reason(finished: Finished) -> dict[str, Any]:
+    """SGLang's form: {type: stop, matched: ...} or {type: length, length: output tokens}."""
+    if finished.finish.reason == "length":
+        return {"type": "length", "length": finished.usage.output}
+    return {"type": finished.finish.reason, "matched": finished.finish.matched}
+
+
+def meta_info(finished: Finished, rid: str, latency_s: float, texts: TokenText | None = None) -> dict[str, Any]:
+    """SGLang's meta_info of one sequence. latency_s: wall clock of the call. texts: fills token texts where given."""
+    usage, timings = finished.usage, finished.timings
+    meta: dict[str, Any] = {
+        "id": rid,
+        "finish_reason": finish_reason(finished),
+        "prompt_tokens": usage.prompt,
+        "completion_tokens": usage.output,
+        "cached_tokens": usage.cached,
+        "computed_tokens": usage.computed,
+        "forced_tokens": usage.forced,
+        "e2e_latency": latency_s,
+        "queue_time": timings.queue_s,
+        "prefill_time": timings.prefill_s,
+        "decode_time": timings.decode_s,
+        "seed": finished.seed,
+    }
+    for side, entries in (("input", finished.prompt_logprobs), ("output", finished.logprobs)):
+        if entries:
+            meta[f"{side}_token_logprobs"] = [_token(entry, texts) for entry in entries]
+            if any(entry.top for entry in entries):
+                tops = [[(logprob, token, texts(token) if texts else None) for token, logprob in e.top] for e in entries]
+                meta[f"{side}_top_logprobs"] = tops
+    return meta
+
+
+def _token(entry: TokenLogprob, texts: TokenText | None) -> tuple[float | None, int, str | None]:
+    return entry.logprob, entry.token, (entry.text or texts(entry.token)) if texts else None
+
+
+def choice_entries(scored: Scored, texts: TokenText) -> tuple[list[list[Any]], list[list[Any]] | None]:
+    """(input_token_logprobs, unconditional_token_logprobs) as `choices.py` takes them, one list per choice."""
+    given, alone = [], []
+    for choice in scored.choices:
+        ids = unpack_ids(choice.ids)
+        given.append([(lp, token, texts(token)) for lp, token in zip(choice.logprobs, ids, strict=True)])
+        if choice.unconditional or len(ids) <= 1:
+            values = (None, *choice.unconditional)
+            alone.append([(lp, token, texts(token)) for lp, token in zip(values, ids, strict=False)])
+    return given, alone if len(alone) == len(given) else None

@@ -1,0 +1,87 @@
+"""Wires an engine together: checkpoint -> executor, prefix cache, grammars -> `Engine`. Runs where the steps run."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+
+from ..constrained.masks import Masks
+from ..constrained.matcher import Matcher
+from ..constrained.store import GrammarStore
+from ..radix.cache import PrefixCache
+from .bundled import MODEL_DIR
+from .config import EngineOptions
+from .engine import Engine
+from .errors import RamifyError
+from .executor.load import Loaded, load_executor
+from .grammar import vocabulary_of
+from .text.template import ChatTemplate
+from .text.tokenizer import Tokenizer
+from .wire import EngineInfo
+
+
+def assemble(options: EngineOptions, on_progress: Callable[[str, float], None]) -> tuple[Engine, EngineInfo]:
+    """Load everything that `options` names. Raises RamifyError, before weights are read where that can be known."""
+    started = time.monotonic()
+    loaded = load_executor(options, progress=on_progress)
+    tokenizer = Tokenizer.load(loaded.folder)
+    template = ChatTemplate.load(loaded.folder, tokenizer.named)
+    engine = Engine(
+        loaded.config.schedule,
+        PrefixCache(
+            num_pages=loaded.config.cache.num_pages,
+            page_size=loaded.config.cache.page_size,
+            policy=loaded.config.cache.policy,
+        ),
+        loaded.executor,
+        masks=Masks(loaded.model.vocab_size),
+        make_matcher=_matcher_maker(loaded, tokenizer, template),
+    )
+    return engine, describe(options, loaded, load_s=time.monotonic() - started)
+
+
+def _matcher_maker(loaded: Loaded, tokenizer: Tokenizer, template: ChatTemplate) -> Callable[[bytes], Matcher]:
+    """Grammars arrive compiled. Their engine takes seconds to import, so that begins now, beside the first requests."""
+    try:
+        vocabulary = vocabulary_of(loaded.folder, tokenizer, template, loaded.model.vocab_size)
+    except RamifyError as error:
+        refusal = error
+
+        def refuse(_: bytes) -> Matcher:
+            raise refusal
+
+        return refuse
+    store = GrammarStore(vocabulary.to_bytes())
+    threading.Thread(target=store.warm, name="ramify-grammar-warm", daemon=True).start()
+    return store.matcher
+
+
+def describe(options: EngineOptions, loaded: Loaded, *, load_s: float) -> EngineInfo:
+    """What was loaded and chosen. Answers only."""
+    config, model = loaded.config, loaded.model
+    return EngineInfo(
+        model="bundled" if loaded.folder.resolve() == MODEL_DIR.resolve() else loaded.folder.name,
+        path=str(loaded.folder),
+        architecture=model.architecture,
+        parameters=loaded.parameters,
+        dtype=config.dtype,
+        device=config.device,
+        kernels=tuple(loaded.kernels),
+        threads=config.threads,
+        vocab_size=model.vocab_size,
+        context_length=config.schedule.context_length,
+        kv_tokens=config.cache.num_pages * config.cache.page_size,
+        kv_bytes=loaded.kv_bytes,
+        page_size=config.cache.page_size,
+        max_running=config.schedule.max_running,
+        chunk_tokens=config.schedule.chunk_tokens,
+        depth=config.schedule.depth,
+        eviction=config.cache.policy,
+        schedule=config.schedule.policy,
+        eos_ids=tuple(model.eos_ids),
+        sampling_defaults=dict(model.sampling_defaults) if options.generation_defaults else {},
+        load_s=load_s,
+        pid=os.getpid(),
+    )

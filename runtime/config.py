@@ -1,0 +1,173 @@
+"""Configuration, resolved once: what the user said, what the machine and the model allow, and what follows.
+
+`resolve` is pure: said x hardware x model -> Config, or an error that says what does not fit. Each part receives its own
+piece. Environment variables are read here alone.
+"""
+
+from __future__ import annotations
+
+import os
+
+import msgspec
+
+from .errors import InvalidRequest
+
+POLICIES = ("lru", "lfu", "fifo")
+SCHEDULES = ("prefix", "fcfs", "priority")
+
+
+class EngineOptions(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the user may say about an engine; None means: choose for me. Travels to the engine process as it is.
+
+    model: checkpoint folder, hub id, or None for the bundled model. device: auto | cpu | cuda. dtype: auto | float32 | bfloat16.
+    kv_tokens: size of the KV pool in tokens, or mem_fraction: its share of the memory that is free once the model is loaded.
+    max_running: sequences decoded together. chunk_tokens: tokens that one step may prefill. context_length: below the model's.
+    threads: of torch. page_size: tokens a page. eviction: lru | lfu | fifo. schedule: prefix | fcfs | priority.
+    generation_defaults: take sampling defaults from generation_config.json. queue: requests that may wait.
+    depth: steps in flight (1 on the CPU, 2 on CUDA).
+    """
+
+    model: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    kv_tokens: int | None = None
+    mem_fraction: float | None = None
+    max_running: int | None = None
+    chunk_tokens: int | None = None
+    context_length: int | None = None
+    threads: int | None = None
+    page_size: int | None = None
+    eviction: str = "lru"
+    schedule: str = "prefix"
+    generation_defaults: bool = True
+    queue: int = 1024
+    depth: int | None = None
+
+
+class Hardware(msgspec.Struct, frozen=True):
+    """The machine, as probed. memory_free: bytes, on the device. bf16: whether bfloat16 matrix products are native there."""
+
+    device: str
+    memory_free: int
+    cores: int
+    bf16: bool
+
+
+class ModelFacts(msgspec.Struct, frozen=True):
+    """What of the model decides the configuration. kv_bytes_token: bytes of K and V a token at 4-byte and 2-byte elements."""
+
+    context_length: int
+    kv_values_token: int
+    weight_values: int
+
+
+class CacheConfig(msgspec.Struct, frozen=True):
+    """num_pages pages of page_size tokens; policy: order of eviction."""
+
+    num_pages: int
+    page_size: int
+    policy: str
+
+
+class ScheduleConfig(msgspec.Struct, frozen=True):
+    """max_running rows; chunk_tokens a step; policy: order of admission; queue: most requests that wait."""
+
+    max_running: int
+    chunk_tokens: int
+    context_length: int
+    policy: str
+    queue: int
+    depth: int
+
+
+class Config(msgspec.Struct, frozen=True):
+    """Everything decided. dtype: float32 | bfloat16."""
+
+    device: str
+    dtype: str
+    threads: int
+    cache: CacheConfig
+    schedule: ScheduleConfig
+
+
+def choose_dtype(said: str, hardware: Hardware) -> str:
+    """bfloat16 where the device multiplies it natively, else float32, unless said."""
+    if said == "auto":
+        return "bfloat16" if hardware.bf16 else "float32"
+    names = {"float32": "float32", "fp32": "float32", "bfloat16": "bfloat16", "bf16": "bfloat16"}
+    if said not in names:
+        raise InvalidRequest(f"dtype {said!r} is not known. Use auto, float32 or bfloat16.", param="dtype")
+    return names[said]
+
+
+def validate(said: EngineOptions) -> None:
+    """Refuse what no machine or model could make right, before anything is loaded."""
+    if said.eviction not in POLICIES:
+        raise InvalidRequest(f"eviction {said.eviction!r} is not known. Use one of {', '.join(POLICIES)}.", param="eviction")
+    if said.schedule not in SCHEDULES:
+        raise InvalidRequest(f"schedule {said.schedule!r} is not known. Use one of {', '.join(SCHEDULES)}.", param="schedule")
+    if said.kv_tokens is not None and said.mem_fraction is not None:
+        raise InvalidRequest("kv_tokens and mem_fraction both size the KV pool. Give one of them.", param="mem_fraction")
+    if said.mem_fraction is not None and not 0 < said.mem_fraction <= 0.95:
+        raise InvalidRequest(f"mem_fraction is {said.mem_fraction}; it must be above 0 and at most 0.95.", param="mem_fraction")
+    for name in ("kv_tokens", "max_running", "chunk_tokens", "context_length", "threads", "page_size", "queue"):
+        value = getattr(said, name)
+        if value is not None and value < 1:
+            raise InvalidRequest(f"{name} is {value}; it must be at least 1.", param=name)
+    if said.page_size is not None and said.page_size & (said.page_size - 1):
+        raise InvalidRequest(f"page_size is {said.page_size}; it must be a power of two.", param="page_size")
+    if said.depth not in (None, 1, 2):
+        raise InvalidRequest(f"depth is {said.depth}; it must be 1 or 2.", param="depth")
+    if said.device not in ("auto", "cpu", "cuda"):
+        raise InvalidRequest(f"device {said.device!r} is not known. Use auto, cpu or cuda.", param="device")
+
+
+def resolve(said: EngineOptions, hardware: Hardware, model: ModelFacts) -> Config:
+    """The one place where defaults are chosen. Pure. Raises InvalidRequest where what was said does not fit."""
+    validate(said)
+    dtype = choose_dtype(said.dtype, hardware)
+    on_gpu = hardware.device == "cuda"
+    page_size = said.page_size or (16 if on_gpu else 1)
+    context = said.context_length or model.context_length
+    if context > model.context_length:
+        raise InvalidRequest(
+            f"context_length is {context}, but this model was made for {model.context_length}. Give at most that.",
+            param="context_length",
+        )
+    max_running = said.max_running or 256 if on_gpu else said.max_running or 64
+    token_bytes = model.kv_values_token * (2 if dtype == "bfloat16" else 4)
+    if said.kv_tokens is not None:
+        num_tokens = said.kv_tokens
+    else:
+        # On the CPU the pool is taken as it is used, yet a laptop has other things to do: a quarter of what is free,
+        # and never more than every row could use twice.
+        share = said.mem_fraction or (0.85 if on_gpu else 0.25)
+        num_tokens = int(hardware.memory_free * share) // token_bytes
+        if said.mem_fraction is None and not on_gpu:
+            num_tokens = min(num_tokens, 2 * max_running * context)
+    num_pages = num_tokens // page_size
+    if num_pages * page_size < 16 or num_pages < 2:
+        raise InvalidRequest(
+            f"The KV pool would hold {num_pages * page_size} tokens ({token_bytes} bytes each); at least 16 tokens and two "
+            f"pages are needed. Raise kv_tokens or mem_fraction, or free memory.",
+            param="kv_tokens",
+        )
+    return Config(
+        device=hardware.device,
+        dtype=dtype,
+        threads=said.threads or hardware.cores,
+        cache=CacheConfig(num_pages=num_pages, page_size=page_size, policy=said.eviction),
+        schedule=ScheduleConfig(
+            max_running=max_running,
+            chunk_tokens=said.chunk_tokens or (8192 if on_gpu else 512),
+            context_length=context,
+            policy=said.schedule,
+            queue=said.queue,
+            depth=said.depth or (2 if on_gpu else 1),
+        ),
+    )
+
+
+def child_environment() -> dict[str, str]:
+    """The environment of a process of ours: like this one's, but nothing is imported from the folder that it starts in."""
+    return {**os.environ, "PYTHONSAFEPATH": "1"}

@@ -1,0 +1,105 @@
+"""From what the user said to an executor that is ready: checkpoint -> configuration -> decoder -> pool -> executor."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ..config import Config, EngineOptions, Hardware, choose_dtype, resolve, validate
+from ..models.checkpoint import resolve_checkpoint
+from ..models.config import ModelConfig, check_tokenizer, read_config
+from ..models.weights import load_decoder
+from .executor import TorchExecutor
+from .kv_pool import KVPool
+from .memory import model_facts, probe
+
+BUNDLED = Path(__file__).parents[1] / "bundled" / "model"
+"""The default model's folder."""
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+Progress = Callable[[str, float], None]
+"""Called with what is being done, and how much of it is: 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """An executor and what people and the other parts must know of it. kernels: what was chosen and why, a line each.
+
+    parameters: weights, tied ones once. kv_bytes: the pool's, all of it in use. load_s: seconds from the call to the return.
+    """
+
+    executor: TorchExecutor
+    config: Config
+    model: ModelConfig
+    hardware: Hardware
+    folder: Path
+    parameters: int
+    kv_bytes: int
+    kernels: tuple[str, ...]
+    load_s: float
+
+
+def find_model(model: str | None) -> Path:
+    """The folder of the model that was named, the bundled one if none was. Raises ModelNotFound or ModelError."""
+    return resolve_checkpoint(BUNDLED if model is None else model)
+
+
+def load_executor(options: EngineOptions, *, tokenizer_size: int | None = None, progress: Progress | None = None) -> Loaded:
+    """Loads the model and makes room for its KV. What is wrong with options or checkpoint is raised before weights are read:
+    InvalidRequest, ModelError, ModelNotFound. Sets torch's number of threads, for the whole process.
+
+    tokenizer_size: number of ids that the tokenizer knows, checked against the model's embedding.
+    """
+    began = time.perf_counter()
+    report = progress or (lambda phase, share: None)
+    validate(options)
+    folder = find_model(options.model)
+    model = read_config(folder)
+    if tokenizer_size is not None:
+        check_tokenizer(model, tokenizer_size)
+    facts = model_facts(model)
+    before = probe(options.device)
+    dtype = DTYPES[choose_dtype(options.dtype, before)]
+    torch.set_num_threads(options.threads or before.cores)
+    resolve(options, _after_loading(before, facts.weight_values * dtype.itemsize), facts)
+
+    report("weights", 0.0)
+    device = torch.device(before.device)
+    decoder = load_decoder(
+        folder, device=device, dtype=dtype, progress=lambda done, total: report("weights", done / max(total, 1))
+    )
+    report("KV pool", 0.0)
+    hardware = probe(options.device)
+    config = resolve(options, hardware, facts)
+    pool = KVPool(
+        decoder.kv_spec,
+        num_pages=config.cache.num_pages,
+        page_size=config.cache.page_size,
+        device=device,
+        copy=decoder.kernels.kv_copy_pages,
+    )
+    schedule = config.schedule
+    executor = TorchExecutor(decoder, pool=pool, max_rows=schedule.max_running, context_length=schedule.context_length)
+    report("KV pool", 1.0)
+    return Loaded(
+        executor=executor,
+        config=config,
+        model=model,
+        hardware=hardware,
+        folder=folder,
+        parameters=facts.weight_values,
+        kv_bytes=pool.num_bytes,
+        kernels=tuple(decoder.kernels.reasons),
+        load_s=time.perf_counter() - began,
+    )
+
+
+def _after_loading(hardware: Hardware, weight_bytes: int) -> Hardware:
+    """The machine as it will be when the weights are there: what does not fit is refused before they are read."""
+    free = max(hardware.memory_free - weight_bytes, 0)
+    return Hardware(device=hardware.device, memory_free=free, cores=hardware.cores, bf16=hardware.bf16)

@@ -1,0 +1,174 @@
+"""Checkpoint -> `Decoder`: each tensor streams from its shard to its place and dtype; a layer is packed when it is complete.
+
+At any time there are in memory: what is finished, the parts of the few layers that are not complete yet, and one shard (mapped).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from ...kernels.gemm.interface import Linear
+from ...kernels.table import Kernels, choose
+from ..errors import ModelError
+from .checkpoint import Checkpoint, listed, open_checkpoint
+from .config import ModelConfig, check_tokenizer, read_config
+from .decoder import Decoder
+from .spec import Parameter, Part, parameters, unused
+
+Progress = Callable[[int, int], None]
+"""Called with bytes done and bytes in all, after each tensor."""
+
+_FLOATS = {"F32": 4, "BF16": 2, "F16": 2}
+
+
+def load_decoder(
+    folder: Path,
+    *,
+    device: torch.device | str,
+    dtype: torch.dtype,
+    tokenizer_size: int | None = None,
+    max_positions: int | None = None,
+    progress: Progress | None = None,
+) -> Decoder:
+    """Loads a checkpoint folder (see `checkpoint.resolve_checkpoint`) for inference in `dtype` (float32 or bfloat16).
+
+    tokenizer_size: number of ids that the tokenizer knows, checked against the embedding. max_positions: length of the rotary
+    table, by default and at most the model's context. Raises ModelError for anything wrong with the checkpoint, before weights
+    are read.
+    """
+    config = read_config(folder)
+    if tokenizer_size is not None:
+        check_tokenizer(config, tokenizer_size)
+    checkpoint = open_checkpoint(folder)
+    wanted = parameters(config)
+    check_tensors(config, checkpoint, wanted)
+    kernels = choose(device, dtype)
+    with torch.inference_mode():
+        loaded = Assembly(wanted, kernels)
+        stream(checkpoint, loaded, progress)
+        longest = min(max_positions or config.max_positions, config.max_positions)
+        return Decoder(config, kernels, loaded.tensors, loaded.linears, longest)
+
+
+def check_tensors(config: ModelConfig, checkpoint: Checkpoint, wanted: list[Parameter]) -> None:
+    """Names, shapes and dtypes of all tensors against what the model needs. Raises one ModelError that lists what is wrong."""
+    parts = {part.name: part for parameter in wanted for part in (*parameter.weights, *parameter.biases)}
+    found = checkpoint.tensors
+    missing = [name for name in parts if name not in found]
+    surplus = [name for name in found if name not in parts and not unused(config, name)]
+    shapes = [
+        f"{name} is {list(found[name].shape)}, not {list(part.shape)}"
+        for name, part in parts.items()
+        if name in found and found[name].shape != part.shape
+    ]
+    dtypes = [f"{name} is {found[name].dtype}" for name in parts if name in found and found[name].dtype not in _FLOATS]
+    problems = [
+        f"{len(names)} {what}: {listed(names)}"
+        for what, names in (
+            ("tensors are missing", missing),
+            ("tensors belong to nothing in this architecture", surplus),
+            ("tensors have another shape than config.json says", shapes),
+            ("tensors are not floating point (F32, BF16, F16)", dtypes),
+        )
+        if names
+    ]
+    if problems:
+        raise ModelError(
+            f"{checkpoint.folder}: the weights do not fit {config.architecture}. " + ". ".join(problems) + ". Check that "
+            "config.json and the shards come from the same checkpoint, and download what is missing."
+        )
+
+
+class Assembly:
+    """Collects the parts of each parameter in any order; a complete one becomes a tensor or a packed linear at once."""
+
+    def __init__(self, wanted: list[Parameter], kernels: Kernels):
+        self.tensors: dict[str, Tensor] = {}
+        self.linears: dict[str, Linear] = {}
+        self._kernels = kernels
+        self._users: dict[str, list[Parameter]] = {}
+        self._held: dict[str, dict[str, Tensor]] = {parameter.target: {} for parameter in wanted}
+        for parameter in wanted:
+            for part in (*parameter.weights, *parameter.biases):
+                self._users.setdefault(part.name, []).append(parameter)
+
+    def add(self, name: str, tensor: Tensor) -> None:
+        """Takes one tensor of the checkpoint, which may be a view of a mapped file. Unknown names are passed over."""
+        ours = False
+        for parameter in self._users.get(name, ()):
+            self._put(parameter, name, tensor, ours)
+            if all(part.name in self._held[parameter.target] for part in (*parameter.weights, *parameter.biases)):
+                self._finish(parameter, self._held.pop(parameter.target))
+            if parameter.target in self.tensors:  # a tied head is made of the embedding that we hold, not of another copy
+                tensor, ours = self.tensors[parameter.target], True
+
+    def _put(self, parameter: Parameter, name: str, tensor: Tensor, ours: bool) -> None:
+        """Copies a part into its rows of the parameter's buffer; a weight that is the whole layer may need no copy."""
+        held = self._held[parameter.target]
+        whole = parameter.linear and len(parameter.weights) == 1 and not parameter.biases
+        if whole and tensor.dtype == self._kernels.dtype and (ours or self._kernels.packs):
+            held[name] = tensor
+            return
+        group = parameter.weights if any(part.name == name for part in parameter.weights) else parameter.biases
+        buffer = next((held[part.name] for part in group if part.name in held), None)
+        if buffer is None:
+            rows = sum(part.shape[0] for part in group)
+            buffer = _buffer((rows, *group[0].shape[1:]), self._kernels.dtype, self._kernels.device)
+        first = _first_row(group, name)
+        buffer[first : first + tensor.shape[0]].copy_(tensor)
+        held[name] = buffer
+
+    def _finish(self, parameter: Parameter, held: dict[str, Tensor]) -> None:
+        weight = held[parameter.weights[0].name]
+        if parameter.linear:
+            bias = held[parameter.biases[0].name] if parameter.biases else None
+            self.linears[parameter.target] = self._kernels.linear(weight, bias)
+        else:
+            self.tensors[parameter.target] = weight
+
+
+def _buffer(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """An empty tensor; on the CPU in pages of its own, which go back to the system at once when it is dropped.
+
+    From malloc, the buffers that layers are assembled in would leave holes between the packed weights: a tenth of the model.
+    """
+    if device.type != "cpu":
+        return torch.empty(shape, dtype=dtype, device=device)
+    size = torch.Size(shape).numel() * dtype.itemsize
+    return torch.frombuffer(mmap(-1, size, flags=MAP_PRIVATE | MAP_ANONYMOUS), dtype=dtype).view(shape)
+
+
+def _first_row(group: tuple[Part, ...], name: str) -> int:
+    row = 0
+    for part in group:
+        if part.name == name:
+            return row
+        row += part.shape[0]
+    raise AssertionError(f"{name} is not a part of this group")
+
+
+def stream(checkpoint: Checkpoint, assembly: Assembly, progress: Progress | None) -> None:
+    """Gives every tensor of the checkpoint to the assembly, shard by shard."""
+    total = sum(shard.stat().st_size for shard in checkpoint.shards)
+    done = 0
+    for shard in checkpoint.shards:
+        for name, tensor in _tensors(shard):
+            assembly.add(name, tensor)
+            done += tensor.numel() * tensor.element_size()
+            if progress is not None:
+                progress(done, total)
+    if progress is not None:
+        progress(total, total)
+
+
+def _tensors(shard: Path) -> Iterator[tuple[str, Tensor]]:
+    """The shard's tensors one by one, as views of the mapped file, which is unmapped at the end."""
+    with safe_open(shard, framework="pt") as file:
+        for name in file.keys():
+            yield name, file.get_tensor(name)

@@ -1,0 +1,311 @@
+"""The scheduler: owner of every sequence's life, from its arrival to its end.
+
+Three verbs of a step live beside it: `decide.py` (pure), `take.py` (choice -> plan, the only place where pages are taken)
+and `settle.py` (results -> messages). Here is what they share: who exists, and how one enters, steps back and leaves.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from ...constrained.matcher import Matcher
+from ...radix.cache import PrefixCache
+from ...radix.keys import Namespace
+from ..config import ScheduleConfig
+from ..protocol import Failure, Finish, LogprobParams, Usage
+from ..wire import Drawing, Outbound, Refused, SequenceEnd, Submit, SubmitScore
+from .queue import WaitingQueue
+from .rows import Rows
+from .score import ScoreGroup
+from .sequence import Clock, Sequence, State, as_ids, timings, want_prompt_logprobs
+
+MatcherMaker = Callable[[bytes], Matcher]
+
+
+class Scheduler:
+    """Sequences, the rows that run, the queue that waits, and the prefix cache that they lease from.
+
+    launched, settled: the numbers of the last step launched and settled. make_matcher: compiled grammar -> Matcher.
+    """
+
+    def __init__(self, config: ScheduleConfig, cache: PrefixCache, make_matcher: MatcherMaker):
+        self.config = config
+        self.cache = cache
+        self.rows = Rows(config.max_running, config.context_length)
+        self.queue = WaitingQueue(config.policy)
+        self.requests: dict[int, list[Sequence]] = {}
+        self.launched = 0
+        self.settled = 0
+        self.preemptions = 0
+        self._make_matcher = make_matcher
+        self._arrivals = 0
+        self._deadlines = 0
+
+    # ------------------------------------------------------------------------------------------------------- arrival
+
+    def submit(self, request: Submit, now: float) -> list[Outbound]:
+        """A request joins the queue. Returns a refusal where it can never run."""
+        prompt, output = as_ids(request.ids), as_ids(request.output)
+        ids = np.concatenate([prompt, output]) if len(output) else prompt
+        drawing = request.drawing
+        room = self.config.context_length if drawing.limit is None else len(prompt) + drawing.limit
+        if drawing.limit is None:
+            room = min(room, self._most_tokens())
+        refusal = self._refusal(len(prompt), room)
+        if refusal is not None:
+            return [Refused(request.key, refusal)]
+        try:
+            matcher = None if request.grammar is None else self._make_matcher(request.grammar)
+            for token in output.tolist() if matcher is not None else ():
+                matcher.accept(token)
+        except Exception as error:  # a grammar that does not come back from its bytes fails alone
+            return [Refused(request.key, Failure("invalid_grammar", f"The compiled grammar could not be loaded: {error}"))]
+        wants, want_from = want_prompt_logprobs(prompt, request.logprobs)
+        leader = self._sequence(request, ids, room, drawing, request.logprobs, now, index=request.index)
+        leader.num_prompt = len(prompt)
+        leader.matcher, leader.grammar = matcher, request.grammar
+        leader.wants, leader.want_from, leader.want_top = wants, want_from, request.logprobs.top if wants else 0
+        plain = LogprobParams(output=request.logprobs.output, top=request.logprobs.top, token_ids=request.logprobs.token_ids)
+        for index in range(request.index + 1, request.index + drawing.n):
+            sibling = self._sequence(request, ids, room, drawing, plain, now, index=index)
+            if request.grammar is not None:
+                sibling.matcher, sibling.grammar = self._make_matcher(request.grammar), request.grammar
+            leader.siblings.append(sibling)
+        self.requests.setdefault(request.key, []).extend([leader, *leader.siblings])
+        self.queue.add(leader)
+        return []
+
+    def submit_score(self, request: SubmitScore, now: float) -> list[Outbound]:
+        """Choices to score join the queue as one small tree of sequences."""
+        prompt = as_ids(request.ids)
+        choices = [as_ids(choice) for choice in request.choices]
+        longest = len(prompt) + max(len(c) for c in choices)
+        refusal = self._refusal(longest, longest)
+        if refusal is not None:
+            return [Refused(request.key, refusal)]
+        group = ScoreGroup(request.key, prompt, choices)
+        if not group.parts:
+            return [group.answer(now)]
+        sequences = []
+        for part in group.parts:
+            sequence = self._sequence(request, part.ids, len(part.ids), Drawing(), LogprobParams(), now, index=len(sequences))
+            sequence.wants, sequence.want_from, sequence.group = part.wants, part.first, group
+            sequences.append(sequence)
+        group.sequences = sequences
+        self.requests[request.key] = list(sequences)
+        for sequence in sequences:
+            self.queue.add(sequence)
+        return []
+
+    def _sequence(
+        self,
+        request: Submit | SubmitScore,
+        ids: np.ndarray,
+        limit: int,
+        drawing: Drawing,
+        logprobs: LogprobParams,
+        now: float,
+        *,
+        index: int = 0,
+    ) -> Sequence:
+        self._arrivals += 1
+        deadline = math.inf if request.deadline_s is None else now + request.deadline_s
+        self._deadlines += request.deadline_s is not None
+        return Sequence(
+            key=request.key,
+            index=index,
+            arrival=self._arrivals,
+            ids=ids,
+            num_prompt=len(ids),
+            limit=limit,
+            drawing=drawing,
+            namespace=Namespace(tenant=request.tenant),
+            clock=Clock(submitted=now, deadline=deadline),
+            priority=request.priority,
+            logprobs=logprobs,
+        )
+
+    def _most_tokens(self) -> int:
+        """Tokens of the longest sequence that fits the pool: the last one is never written, a page may be held for a copy."""
+        stats = self.cache.view()
+        pages = stats.total_pages - (1 if stats.page_size > 1 else 0)
+        return pages * stats.page_size + 1
+
+    def _refusal(self, num_prompt: int, room: int) -> Failure | None:
+        context, pool = self.config.context_length, self._most_tokens()
+        if num_prompt == 0:
+            return Failure("empty_prompt", "The prompt is empty. Give at least one token.", "prompt")
+        if room > context or num_prompt > context:
+            return Failure(
+                "context_length_exceeded",
+                f"The prompt has {num_prompt} tokens and max_tokens is {room - num_prompt}, but this model's context is "
+                f"{context}. Shorten the prompt or lower max_tokens.",
+                "prompt",
+            )
+        if max(room, num_prompt) > pool:
+            return Failure(
+                "context_length_exceeded",
+                f"The prompt has {num_prompt} tokens and max_tokens is {room - num_prompt}, but the KV pool holds {pool - 1} "
+                "tokens. Raise kv_tokens, shorten the prompt or lower max_tokens.",
+                "prompt",
+            )
+        if len(self.queue) >= self.config.queue:
+            return Failure("queue_full", f"{len(self.queue)} requests are waiting, the most that may. Try again shortly.")
+        return None
+
+    # ----------------------------------------------------------------------------------------------- steps back, ends
+
+    def step_back(self, sequence: Sequence) -> None:
+        """A running sequence gives up its row and pages and waits again, with all its tokens. Changes state."""
+        self._vacate(sequence)
+        sequence.state = State.WAITING
+        sequence.planned = 0
+        self.queue.give_back(sequence)
+
+    def preempt(self, sequence: Sequence) -> None:
+        """Take a running sequence's pages; it comes back by itself."""
+        sequence.preemptions += 1
+        self.preemptions += 1
+        self.step_back(sequence)
+
+    def release_lease(self, sequence: Sequence) -> None:
+        """Give the lease back. What is settled of a decoding sequence's own tokens becomes shareable first."""
+        lease = sequence.lease
+        if lease is None:
+            return
+        if sequence.row >= 0 and self.rows.settled_draw[sequence.row]:
+            settled = int(self.rows.known[sequence.row]) - 1
+            if settled > lease.length:
+                self.cache.commit(lease, self.rows.history[sequence.row, lease.length : settled])
+        last_step = int(self.rows.last_step[sequence.row]) if sequence.row >= 0 else self.settled
+        self.cache.release(lease, step=max(last_step, self.settled))
+        sequence.lease = None
+
+    def _vacate(self, sequence: Sequence) -> None:
+        if sequence.row >= 0:
+            if self.rows.settled_draw[sequence.row]:
+                sequence.counts.frontier = max(sequence.counts.frontier, int(self.rows.known[sequence.row]) - 1)
+            self.release_lease(sequence)
+            self.rows.leave(sequence)
+
+    def finish(self, sequence: Sequence, finish: Finish, now: float, failure: Failure | None = None) -> list[Outbound]:
+        """The end of a sequence in whatever state it is. Everything it held comes free. Returns its last message."""
+        if sequence.state is State.DONE:
+            return []
+        if sequence.row >= 0:
+            self._vacate(sequence)
+        else:
+            self.queue.remove(sequence)
+        sequence.state = State.DONE
+        if sequence.siblings:
+            waiting = sequence.siblings
+            sequence.siblings = []
+            if failure is None and finish.reason != "abort":
+                for sibling in waiting:
+                    self.queue.add(sibling)
+        alive = self.requests.get(sequence.key)
+        if alive is not None:
+            alive.remove(sequence)
+            if not alive:
+                del self.requests[sequence.key]
+        self._deadlines -= sequence.clock.deadline < math.inf
+        group = sequence.group
+        if isinstance(group, ScoreGroup):
+            if finish.reason == "abort":
+                failure = Failure("aborted", "The request was aborted.")
+            return group.ended(sequence, failure, now)
+        return [self._last_message(sequence, finish, now, failure)]
+
+    def _last_message(self, sequence: Sequence, finish: Finish, now: float, failure: Failure | None) -> SequenceEnd:
+        clock, counts = sequence.clock, sequence.counts
+        return SequenceEnd(
+            key=sequence.key,
+            index=sequence.index,
+            num_output=len(sequence.ids) - sequence.num_prompt,
+            finish=finish,
+            usage=Usage(
+                prompt=sequence.num_prompt,
+                cached=counts.cached,
+                computed=counts.computed,
+                output=len(sequence.ids) - sequence.num_prompt,
+                recomputed=counts.recomputed,
+            ),
+            timings=timings(clock, now, sequence.preemptions),
+            cache=sequence.cache,
+            prompt_logprobs=sequence.prompt_logprobs() if finish.reason in ("stop", "length") else (),
+            failure=failure,
+        )
+
+    def end_request(self, key: int, finish: Finish, now: float, failure: Failure | None = None) -> list[Outbound]:
+        """End every sequence of a request."""
+        messages: list[Outbound] = []
+        for sequence in list(self.requests.get(key, ())):
+            messages += self.finish(sequence, finish, now, failure)
+        return messages
+
+    def stop_at(self, key: int, index: int, num_output: int, now: float) -> list[Outbound]:
+        """The text side saw a stop: the sequence ends after num_output tokens; later ones are dropped and not billed."""
+        for sequence in self.requests.get(key, ()):
+            if sequence.index == index and sequence.group is None:
+                total = sequence.num_prompt + num_output
+                if sequence.row >= 0:
+                    self.rows.known[sequence.row] = min(total, int(self.rows.known[sequence.row]))
+                else:
+                    sequence.ids = sequence.ids[:total]
+                return self.finish(sequence, Finish("stop"), now)
+        return []
+
+    def expire(self, now: float) -> list[Outbound]:
+        """End the requests whose deadline has passed."""
+        if not self._deadlines:
+            return []
+        late = {s.key for alive in self.requests.values() for s in alive if s.clock.deadline <= now}
+        messages: list[Outbound] = []
+        for key in late:
+            clock = self.requests[key][0].clock
+            text = f"The request's deadline of {clock.deadline - clock.submitted:.3g} s passed before it was done."
+            messages += self.end_request(key, Finish("error"), now, Failure("deadline_exceeded", text))
+        return messages
+
+    # -------------------------------------------------------------------------------------------------------- answers
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing runs and nothing waits."""
+        return not self.requests
+
+    def stats(self) -> dict[str, int]:
+        """Counts for metrics and `server_info`."""
+        return {
+            "requests": len(self.requests),
+            "running": self.rows.num_running,
+            "waiting": len(self.queue),
+            "preemptions": self.preemptions,
+        }
+
+    def sequences(self) -> Iterable[Sequence]:
+        """All that are alive, in order of arrival of their request."""
+        for alive in self.requests.values():
+            yield from alive
+
+    def check(self) -> None:
+        """Every invariant between rows, queue and cache; AssertionError says which is broken. For tests and debugging."""
+        self.cache.check()
+        running = self.rows.running()
+        assert len(running) == self.rows.num_running, "a row in use has no sequence"
+        assert len(set(self.rows.free)) == len(self.rows.free), "a row is free twice"
+        for sequence in running:
+            assert self.rows.sequences[sequence.row] is sequence, "row and sequence disagree"
+            assert sequence.state in (State.PREFILLING, State.DECODING), f"a {sequence.state} sequence has a row"
+        waiting = list(self.queue)
+        holds_nothing = all(s.state is State.WAITING and s.row < 0 and s.lease is None for s in waiting)
+        assert holds_nothing, "a waiting sequence holds something"
+        held_back = [b for s in self.sequences() for b in s.siblings]
+        known = {id(s) for s in [*running, *waiting, *held_back]}
+        assert known == {id(s) for s in self.sequences()}, "a sequence is neither running nor waiting"
+        if self.idle and self.settled == self.launched:
+            stats = self.cache.stats()
+            assert stats.private == 0 and stats.draining == 0, f"idle, yet pages are held: {stats}"

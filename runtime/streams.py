@@ -1,0 +1,171 @@
+"""What the text side knows of a request on its way: ids drawn so far, text given out, what was asked.
+
+A `Stream` turns the ids of one sample into text, never half a character, and finds stop strings; a `Pending` holds the
+streams of one request and the queue from which its caller reads. Everything needed to run a lost request again is here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
+
+from .errors import RamifyError
+from .protocol import CacheReport, Delta, Event, Finish, Finished, Timings, TokenLogprob, Usage, pack_ids
+from .text.detokenizer import Detokenizer
+from .text.stops import Match, StopWatcher
+from .text.tokenizer import Tokenizer
+from .wire import DrawnLogprob, SequenceEnd, Submit, SubmitScore
+
+
+@dataclass(slots=True)
+class Asked:
+    """What of a request the engine does not need to know: how its text ends, and how it began."""
+
+    stop: tuple[str, ...] = ()
+    stop_regex: tuple[str, ...] = ()
+    no_stop_trim: bool = False
+    skip_special: bool = True
+    drop_space: bool = False
+    continuation: str = ""
+    grammar_s: float = 0.0
+
+
+class Stream:
+    """One sample of a request: ids in, text out."""
+
+    def __init__(self, index: int, tokenizer: Tokenizer, asked: Asked):
+        self.index = index
+        self.ids: list[int] = []
+        self.logprobs: list[TokenLogprob] = []
+        self.stopped: Match | None = None
+        self.ended = False
+        self._tokenizer = tokenizer
+        self._detokenizer = Detokenizer(tokenizer, skip_special=asked.skip_special, drop_space=asked.drop_space)
+        watches = asked.stop or asked.stop_regex
+        self._stops = StopWatcher(asked.stop, asked.stop_regex, keep_stop=asked.no_stop_trim) if watches else None
+        self._pieces: list[str] = []
+
+    def push(self, token: int, drawn: DrawnLogprob | None) -> Delta | None:
+        """One drawn token. Returns what the caller may see of it; None once the text has stopped. Changes state."""
+        if self.stopped is not None or self.ended:
+            return None
+        self.ids.append(token)
+        logprobs: tuple[TokenLogprob, ...] = ()
+        if drawn is not None:
+            logprobs = (named_logprob(drawn, self._tokenizer),)
+            self.logprobs.extend(logprobs)
+        text = self._detokenizer.push((token,))
+        if self._stops is not None:
+            text, self.stopped = self._stops.push(text)
+        self._pieces.append(text)
+        return Delta(self.index, text, pack_ids((token,)), logprobs)
+
+    def close(self, num_output: int) -> str:
+        """The engine says that `num_output` tokens count. Returns text that was held back. Changes state."""
+        self.ended = True
+        if self.stopped is not None:
+            return ""
+        del self.ids[num_output:]
+        del self.logprobs[num_output:]
+        text = self._detokenizer.flush()
+        if self._stops is not None:
+            text, self.stopped = self._stops.push(text)
+            if self.stopped is None:
+                text += self._stops.flush()
+        self._pieces.append(text)
+        return text
+
+    def finished(self, end: SequenceEnd, prompt: bytes, seed: int, asked: Asked) -> Finished:
+        """The last event of this sample. Answers only."""
+        text = "".join(self._pieces)
+        finish = end.finish if self.stopped is None else Finish("stop", self.stopped.matched)
+        # Without a stop string too: an end token says that the model is done, and is no part of what is continued.
+        keep = self._detokenizer.keep(self._detokenizer.length if self.stopped is None else self.stopped.position)
+        kept, tail = self.ids[: keep.count], text[keep.end :]
+        usage = end.usage
+        counted = Usage(usage.prompt, usage.cached, usage.computed, usage.forced, len(self.ids), usage.recomputed)
+        return Finished(
+            index=self.index,
+            text=text,
+            prompt_ids=prompt,
+            output_ids=pack_ids(self.ids),
+            held=prompt + pack_ids(kept),
+            tail=tail,
+            finish=finish,
+            usage=counted,
+            timings=replace(end.timings, grammar_s=asked.grammar_s),
+            cache=replace(end.cache, continuation=asked.continuation),
+            seed=seed,
+            logprobs=tuple(self.logprobs),
+            prompt_logprobs=tuple(named_logprob(v, self._tokenizer) for v in end.prompt_logprobs),
+        )
+
+
+def named_logprob(drawn: DrawnLogprob, tokenizer: Tokenizer) -> TokenLogprob:
+    """With the token's text."""
+    return TokenLogprob(drawn.token, drawn.logprob, tokenizer.token_text(drawn.token), drawn.top, drawn.chosen)
+
+
+@dataclass(eq=False, slots=True)
+class Pending:
+    """A request between its submission and its last event.
+
+    crashes: engines that were lost while it was with them. fresh: set when there is something to read.
+    """
+
+    message: Submit | SubmitScore
+    asked: Asked
+    streams: dict[int, Stream]
+    events: deque[Event | RamifyError] = field(default_factory=deque)
+    fresh: asyncio.Event = field(default_factory=asyncio.Event)
+    crashes: int = 0
+    open: int = 1
+
+    def put(self, event: Event | RamifyError) -> None:
+        """For the caller to read. Changes state."""
+        self.events.append(event)
+        self.fresh.set()
+
+    async def get(self) -> Event:
+        """The next event; raises the error that ended the request."""
+        while not self.events:
+            self.fresh.clear()
+            await self.fresh.wait()
+        event = self.events.popleft()
+        if isinstance(event, RamifyError):
+            raise event
+        return event
+
+    def again(self) -> list[Submit | SubmitScore]:
+        """What to send to a new engine so that the request goes on where it was: draws depend only on seed and position,
+        so the samples continue with the same tokens. Answers only."""
+        message = self.message
+        if isinstance(message, SubmitScore):
+            return [message]
+        if all(not s.ids and not s.ended for s in self.streams.values()):
+            return [message]
+        return [
+            replace(message, index=s.index, output=pack_ids(s.ids), drawing=replace(message.drawing, n=1))
+            for s in self.streams.values()
+            if not s.ended and s.stopped is None
+        ]
+
+    def ends_that_will_not_come(self) -> list[SequenceEnd]:
+        """The last messages of samples whose text had stopped when the engine was lost before it could say so."""
+        message = self.message
+        return [
+            SequenceEnd(
+                key=message.key,
+                index=stream.index,
+                num_output=len(stream.ids),
+                finish=Finish("stop"),
+                usage=Usage(prompt=len(message.ids) // 4),
+                timings=Timings(),
+                cache=CacheReport(reason="the engine was lost"),
+            )
+            for stream in self.streams.values()
+            if stream.stopped is not None and not stream.ended
+        ]

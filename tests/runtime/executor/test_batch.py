@@ -1,0 +1,55 @@
+"""A plan as index arrays: slots, positions, and each wanted logits row once."""
+
+import numpy as np
+import pytest
+import torch
+
+from ramify.runtime.executor.batch import build
+from ramify.runtime.executor.sequence_table import SequenceTable
+from ramify.runtime.plan import FROM_DEVICE, StepPlan
+
+
+def _i32(*values: int) -> np.ndarray:
+    return np.array(values, np.int32)
+
+
+@pytest.mark.parametrize("page_size", [1, 4])
+def test_a_tokens_slot_follows_its_rows_pages(page_size: int) -> None:
+    rng = np.random.default_rng(page_size)
+    table = SequenceTable(max_rows=5, max_pages=40, vocab=10, device=torch.device("cpu"))
+    pages = rng.permutation(200).reshape(5, 40).astype(np.int32)
+    table.write_pages(np.repeat(np.arange(5, dtype=np.int32), 40), np.tile(np.arange(40, dtype=np.int32), 5), pages.reshape(-1))
+    table.last_tokens[:] = torch.arange(5) + 100
+    spans = [(4, 3, 9), (0, 0, 1), (2, 17, 20)]
+    tokens = rng.integers(0, 10, 30).astype(np.int32)
+    tokens[[9, 29]] = FROM_DEVICE
+    plan = StepPlan(
+        0,
+        rows=_i32(4, 0, 2),
+        starts=_i32(3, 0, 17),
+        lengths=_i32(9, 1, 20),
+        tokens=tokens,
+        positions=np.arange(30, dtype=np.int32) * 2,
+    )
+    batch = build(plan, table, page_size)
+    places = [(row, start + i) for row, start, length in spans for i in range(length)]
+    assert batch.slots.tolist() == [int(pages[r, p // page_size]) * page_size + p % page_size for r, p in places]
+    assert batch.positions.tolist() == list(range(0, 60, 2))
+    assert batch.token_ids.tolist() == [*tokens[:9].tolist(), 100, *tokens[10:29].tolist(), 102]
+    assert batch.attention.query_start.tolist() == [0, 9, 10]
+
+
+def test_outputs_wanted_of_the_same_token_share_one_logits_row() -> None:
+    table = SequenceTable(max_rows=3, max_pages=8, vocab=10, device=torch.device("cpu"))
+    spans = {
+        "rows": _i32(0, 1),
+        "starts": _i32(0, 0),
+        "lengths": _i32(4, 3),
+        "tokens": _i32(*range(7)),
+        "positions": _i32(*range(7)),
+    }
+    shared = build(StepPlan(0, **spans, want_span=_i32(1, 0, 1, 1, 0), want_offset=_i32(2, 3, 2, 0, 3)), table, 1)
+    assert shared.logit_rows.tolist() == [3, 4, 6]
+    assert shared.which.tolist() == [2, 0, 2, 1, 0]
+    apart = build(StepPlan(0, **spans, want_span=_i32(0, 0, 1), want_offset=_i32(1, 3, 2)), table, 1)
+    assert (apart.logit_rows.tolist(), apart.which.tolist()) == ([1, 3, 6], [0, 1, 2])
