@@ -57,8 +57,8 @@ _HOME = {
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
-__all__ = ["__version__", "errors"]
-__all__ += list(_MODULE_OF)  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = ["__version__"]
+__all__ += ["errors", *_MODULE_OF]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name):

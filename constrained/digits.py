@@ -10,6 +10,9 @@ from .json_text import DIGIT, INTEGER_DIGITS, NONZERO
 _SIGNIFICANT = 15
 """Decimals of at most 15 significant digits are told apart by a double, so a bound holds after parsing, too."""
 
+_PLACES = 6
+"""Decimals of a bounded number, unless its bounds have more."""
+
 
 def integers(low: int | None, high: int | None) -> Node:
     """Integers in [low, high]; an open end reaches to 18 digits, or to the width of the other bound if that is more."""
@@ -28,11 +31,16 @@ def _naturals(low: int, high: int) -> Node:
     """Integers in [low, high], both at least 0, without leading zeros: for each length the digit strings in between."""
     if low > high:
         return NOTHING
-    found = []
+    found: list[Node] = []
+    full: list[int] = []  # widths of which every number is in the range: they make one loop together
     for width in range(len(str(low)), len(str(high)) + 1):
-        first = max(low, 10 ** (width - 1) if width > 1 else 0)
-        last = min(high, 10**width - 1)
-        found.append(_same_width(str(first), str(last)))
+        smallest, largest = 10 ** (width - 1) if width > 1 else 0, 10**width - 1
+        if width > 1 and low <= smallest and largest <= high:
+            full.append(width)
+        else:
+            found.append(_same_width(str(max(low, smallest)), str(min(high, largest))))
+    if full:
+        found.append(seq(NONZERO, repeat(DIGIT, full[0] - 1, full[-1] - 1)))
     return alt(*found)
 
 
@@ -115,7 +123,7 @@ def decimals(low: Bound | None, high: Bound | None) -> Node | None:
     if any(len(value.normalize().as_tuple().digits) > _SIGNIFICANT or abs(value) >= 10**_SIGNIFICANT for value in finite):
         return None
     whole = max((len(str(int(abs(value)))) for value in finite), default=1)
-    places = min(10, _SIGNIFICANT - whole)
+    places = min(_PLACES, _SIGNIFICANT - whole)
     needed = max((-int(value.normalize().as_tuple().exponent) for value in finite), default=0)
     if needed > places:
         if whole + needed > _SIGNIFICANT:

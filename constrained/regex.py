@@ -11,7 +11,6 @@ matches under each of them; not every text that matches can be produced.
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -120,7 +119,8 @@ _SPACE_SOMEWHERE = chars(
 
 @cache
 def _digits_somewhere() -> Chars:
-    return chars((c, c) for c in range(MAX_CHAR + 1) if unicodedata.category(chr(c)) == "Nd")
+    first, last = 0x660, 0x1FBF9  # the first and the last digit outside ASCII, as of Unicode 15
+    return chars([*_DIGITS.ranges, *((c, c) for c in range(first, last + 1) if chr(c).isdecimal())])
 
 
 def _named_class(letter: str) -> _Class:

@@ -1,9 +1,15 @@
 """xgrammar: the only importer of it, inside functions, because it brings torch and transformers (seconds).
 
-Two faces: `compile_constraint` runs in a compile process, `XGrammarEngine` in the engine process. Between them travels
-xgrammar's serialised compiled grammar: with a vocabulary of 152,000 tokens reading it back takes a third to a tenth of the
-time of compiling again (3 to 22 ms instead of 65 to 205), with 4,000 tokens both take about 2 ms. It is JSON made of numbers,
-so large ones are deflated.
+Two faces: `XGrammarCompiler` runs in a compile process, `XGrammarEngine` in the engine process. What travels between them is
+whatever the engine process reads faster (measured with xgrammar 0.2.8 on one core):
+
+    vocabulary   schema                  compile   read back   serialised
+         4,096   4 properties               2 ms        2 ms       145 KB
+       152,000   4 properties              75 ms       22 ms       2.9 MB
+         4,096   400 optional properties  750 ms           -       140 MB (18 s to write: it repeats the whole automaton per rule)
+
+So: the grammar's text when compiling it took little or the serialised form would be huge, else the compiled grammar, which is
+JSON made of numbers and therefore deflated. Either way it has been compiled once, within the limits of a compile process.
 
 xgrammar's own conversion of JSON schemas and of regexes is not used. It lets raw control characters into strings with a
 length, lone surrogates into escapes, and treats several keywords as absent; the grammars of `lowering.py` are ours, and
@@ -13,6 +19,7 @@ xgrammar enforces them exactly. Whitespace follows from that: one form, `", "` a
 from __future__ import annotations
 
 import hashlib
+import time
 import zlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -31,6 +38,8 @@ from .vocabulary import Vocabulary, fingerprint
 if TYPE_CHECKING:
     import xgrammar
 
+_CHEAP_S = 0.02
+_SERIALISED_BYTES = 8 * 1024 * 1024
 _DEFLATE_FROM = 64 * 1024
 
 
@@ -60,14 +69,14 @@ class XGrammarCompiler:
     def compile(self, constraint: Constraint) -> bytes:
         """The encoded `Envelope` of a constraint. Raises ConstraintError."""
         ebnf = to_ebnf(lower(constraint, self._vocabulary, read_ebnf))
-        try:
-            compiled = self._compiler.compile_grammar(ebnf)
-        except RuntimeError as error:
-            raise ConstraintError(f"xgrammar refused the grammar: {_reason(error)}", code="grammar_too_complex") from error
+        started = time.process_time()
+        compiled = _compiled(self._compiler, ebnf)
+        took_s = time.process_time() - started
         self._check_first_mask(compiled)
-        payload = compiled.serialize_json().encode()
-        key = hashlib.blake2b(payload, digest_size=16).hexdigest()
-        return Envelope("xgrammar", key, self._fingerprint, _packed(payload)).to_bytes()
+        key = hashlib.blake2b(ebnf.encode(), digest_size=16).hexdigest()
+        is_text = took_s < _CHEAP_S or _serialised_bytes(compiled) > _SERIALISED_BYTES
+        payload = _packed(b"t", ebnf) if is_text else _packed(b"c", compiled.serialize_json())
+        return Envelope("xgrammar", key, self._fingerprint, payload).to_bytes()
 
     def _check_first_mask(self, compiled: xgrammar.CompiledGrammar) -> None:
         import xgrammar
@@ -78,12 +87,28 @@ class XGrammarCompiler:
             raise ConstraintError("No token of this model can begin a text of this grammar.", code="unsatisfiable_grammar")
 
 
-def _packed(payload: bytes) -> bytes:
-    return b"z" + zlib.compress(payload, 1) if len(payload) >= _DEFLATE_FROM else b"j" + payload
+def _compiled(compiler: xgrammar.GrammarCompiler, ebnf: str) -> xgrammar.CompiledGrammar:
+    try:
+        return compiler.compile_grammar(ebnf)
+    except RuntimeError as error:
+        raise ConstraintError(f"xgrammar refused the grammar: {_reason(error)}", code="grammar_too_complex") from error
 
 
-def _unpacked(payload: bytes) -> str:
-    return (zlib.decompress(payload[1:]) if payload[:1] == b"z" else payload[1:]).decode()
+def _serialised_bytes(compiled: xgrammar.CompiledGrammar) -> int:
+    """About how long the serialised form would be: each rule repeats an automaton of the size of the whole grammar."""
+    text = str(compiled.grammar)
+    return text.count("\n") * len(text)
+
+
+def _packed(form: bytes, text: str) -> bytes:
+    """`form` (t: grammar text, c: compiled grammar), then z or - for deflated or not, then the text."""
+    data = text.encode()
+    return form + (b"z" + zlib.compress(data, 1) if len(data) >= _DEFLATE_FROM else b"-" + data)
+
+
+def _unpacked(payload: bytes) -> tuple[bytes, str]:
+    data = zlib.decompress(payload[2:]) if payload[1:2] == b"z" else payload[2:]
+    return payload[:1], data.decode()
 
 
 def _reason(error: Exception) -> str:
@@ -180,6 +205,7 @@ class XGrammarEngine:
 
         self._xgrammar = xgrammar
         self._info = _tokenizer_info(vocabulary)
+        self._compiler = xgrammar.GrammarCompiler(self._info, max_threads=1, cache_enabled=False)
         self._batch = xgrammar.BatchGrammarMatcher(max_threads=threads)
         self._stops = frozenset(vocabulary.stop_ids)
         self._spelled = np.fromiter((bool(token) for token in vocabulary.tokens), bool, len(vocabulary.tokens))
@@ -189,7 +215,10 @@ class XGrammarEngine:
 
     def load(self, payload: bytes) -> xgrammar.CompiledGrammar:
         """The compiled grammar of an envelope's payload."""
-        return self._xgrammar.CompiledGrammar.deserialize_json(_unpacked(payload), self._info)
+        form, text = _unpacked(payload)
+        if form == b"t":
+            return _compiled(self._compiler, text)
+        return self._xgrammar.CompiledGrammar.deserialize_json(text, self._info)
 
     def matcher(self, compiled: xgrammar.CompiledGrammar) -> XGrammarMatcher:
         """A new matcher at the start of `compiled`."""

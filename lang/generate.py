@@ -14,7 +14,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-from ..runtime.errors import EngineError, InvalidRequest, from_code
+from ..runtime.errors import InvalidRequest, from_code
 from ..runtime.protocol import (
     Delta,
     Event,
@@ -28,8 +28,9 @@ from ..runtime.protocol import (
     unpack_ids,
 )
 from .backend import Backend
+from .calls import collect as run_one
+from .calls import logprob_params
 from .explain import meta_info
-from .interpreter import logprob_params
 from .nodes import Logprobs
 from .sampling import engine_params
 
@@ -85,15 +86,10 @@ async def collect(backend: Backend, call: Asked) -> Any:
 
 
 async def _one(backend: Backend, request: GenerateRequest, with_texts: bool) -> list[dict[str, Any]]:
-    started, finished = time.perf_counter(), {}
-    async with aclosing(backend.generate(request)) as events:  # type: ignore[type-var]
-        async for event in events:
-            if isinstance(event := _checked(event), Finished):
-                finished[event.index] = event
-    if len(finished) != request.sampling.n:
-        raise EngineError(f"The backend ended {len(finished)} of {request.sampling.n} sequences. Ask again.")
+    started = time.perf_counter()
+    answers = await run_one(backend, request)
     latency_s = time.perf_counter() - started
-    return [_result(backend, request, finished[index], latency_s, with_texts) for index in sorted(finished)]
+    return [_result(backend, request, answer, latency_s, with_texts) for answer in answers]
 
 
 async def growing(backend: Backend, call: Asked) -> AsyncGenerator[dict[str, Any], None]:

@@ -10,78 +10,21 @@ from __future__ import annotations
 import asyncio
 import itertools
 import threading
-import time
 from collections import deque
 from concurrent.futures import Future
-from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from ..constrained.spec import Choice
-from ..runtime.errors import Aborted, EngineError, from_code
-from ..runtime.protocol import (
-    Delta,
-    Failure,
-    Finished,
-    GenerateRequest,
-    LogprobParams,
-    ProgramHint,
-    SamplingParams,
-    ScoreRequest,
-)
+from ..runtime.errors import Aborted
+from ..runtime.protocol import ProgramHint
 from . import background
-from .backend import Backend
+from .calls import call
 from .chat import Transcript
-from .choices import mean
-from .explain import choice_entries, meta_info
-from .nodes import Constant, Expr, Gen, Line, Logprobs, RoleBegin, RoleEnd, ScopeBegin, ScopeEnd, Select
+from .nodes import Constant, Expr, Gen, Line, RoleBegin, RoleEnd, ScopeBegin, ScopeEnd, Select
+from .run import Run
 from .variables import Fault, TextLog, Variable
 
-_programs = itertools.count(1)
 _fork_groups = itertools.count(1)
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """What a run says for all its calls. sampling: fields of SamplingParams. tools: JSON texts, for the chat template."""
-
-    sampling: dict[str, Any] = field(default_factory=dict)
-    logprobs: Logprobs = field(default_factory=Logprobs)
-    template_kwargs: dict[str, Any] = field(default_factory=dict)
-    tools: tuple[str, ...] = ()
-    priority: int = 0
-    deadline_s: float | None = None
-    tenant: str = ""
-
-
-class Run:
-    """One run of one program: what its states have in common. `finished_body` is the only change after construction,
-    but for the list of interpreters, which grows with every fork."""
-
-    def __init__(self, name: str, backend: Backend, options: RunOptions):
-        self.name = name
-        self.backend = backend
-        self.options = options
-        self.program = next(_programs)
-        self.calls = itertools.count()
-        self.interpreters: list[Interpreter] = []
-        self.body_done = False
-
-    def finished_body(self) -> None:
-        """The function has returned or raised: nothing more will be appended, so logs end with what is queued."""
-        self.body_done = True
-        for interpreter in list(self.interpreters):
-            interpreter.finish()
-
-    def cancel(self, fault: Fault) -> None:
-        """End everything that is queued or running; its readers raise `fault`."""
-        for interpreter in list(self.interpreters):
-            interpreter.cancel(fault)
-
-    def untold(self) -> Fault | None:
-        """A fault that nobody was told yet, or None."""
-        faults = (interpreter.fault for interpreter in self.interpreters)
-        return next((fault for fault in faults if fault is not None and not fault.seen), None)
 
 
 # What a state can be asked besides expressions. Each is answered even when the state has failed.
@@ -286,10 +229,8 @@ class Interpreter:
             self.log.append(transcript.begin(leaf.role))
         elif isinstance(leaf, RoleEnd):
             self.log.append(transcript.end())
-        elif isinstance(leaf, Gen):
-            await self._generate(leaf, entry.variable)
-        elif isinstance(leaf, Select):
-            await (self._select(leaf, entry.variable) if leaf.temperature < 1e-6 else self._sample_choice(leaf, entry.variable))
+        elif isinstance(leaf, (Gen, Select)):
+            await self._call(leaf, entry.variable)
         elif isinstance(leaf, ScopeBegin):
             assert entry.variable is not None
             self._scopes[leaf.name] = (entry.variable, len(self.log.text()))
@@ -315,129 +256,21 @@ class Interpreter:
             for written in child.transcript.written:
                 await self._execute(Entry(written, None))
 
-    # ----------------------------------------------------------------------------------------------------- calls
+    async def _call(self, leaf: Gen | Select, variable: Variable | None) -> None:
+        """Make one call; its text is shown while it comes, and the state goes on from where it ends."""
+
+        def show(text: str, meta: dict[str, Any]) -> None:
+            self.log.append(text, meta)
+            if variable is not None:
+                variable.log.append(text, meta)
+
+        outcome = await call(self.run, leaf, self.transcript.prompt(), self._hint(), show)
+        self.transcript.called(outcome.text, outcome.held, outcome.tail)
+        if variable is not None:
+            variable.answers, variable.meta = outcome.answers, outcome.meta
+            variable.set(outcome.value)
 
     def _hint(self) -> ProgramHint:
         with self._lock:
             more = not self.run.body_done or any(isinstance(e.leaf, (Gen, Select, Branch)) for e in self._queue)
         return ProgramHint(self.run.program, next(self.run.calls), expects_more=more, fork_group=self.fork_group)
-
-    async def _generate(self, leaf: Gen, variable: Variable | None) -> None:
-        """One GenerateRequest. Of n > 1 texts the state goes on with the first; the variable is the list of all."""
-        options, hint = self.run.options, self._hint()
-        logprobs = merged_logprobs(leaf.logprobs, options.logprobs)
-        request = GenerateRequest(
-            prompt=self.transcript.prompt(),
-            sampling=SamplingParams(**{**options.sampling, **dict(leaf.sampling)}),
-            constraint=leaf.constraint,
-            logprobs=logprob_params(logprobs),
-            hint=hint,
-            priority=options.priority,
-            deadline_s=options.deadline_s,
-            tenant=options.tenant,
-            rid=f"{self.run.program}-{hint.call}",
-        )
-        started = time.perf_counter()
-        answers = await self._collect(request, variable)
-        latency_s = time.perf_counter() - started
-        texts = self.run.backend.token_text if logprobs.return_text_in_logprobs else None
-        self.transcript.called(answers[0].text, answers[0].held, answers[0].tail)
-        if variable is None:
-            return
-        metas = [meta_info(answer, request.rid, latency_s, texts) for answer in answers]
-        values = [converted(leaf, answer) for answer in answers]
-        several = request.sampling.n > 1
-        variable.answers, variable.meta = tuple(answers), metas if several else metas[0]
-        variable.set(values if several else values[0])
-
-    async def _collect(self, request: GenerateRequest, variable: Variable | None) -> list[Finished]:
-        """Run the request, showing the first sequence's text as it comes. Returns one Finished per sequence, by index."""
-        finished: dict[int, Finished] = {}
-        shown, count = 0, 0
-        async with aclosing(self.run.backend.generate(request)) as events:  # type: ignore[type-var]
-            async for event in events:
-                if isinstance(event, Delta) and event.index == 0:
-                    shown, count = shown + len(event.text), count + len(event.ids) // 4
-                    self._show(event.text, variable, {"id": request.rid, "finish_reason": None, "completion_tokens": count})
-                elif isinstance(event, Finished):
-                    finished[event.index] = event
-                elif isinstance(event, Failure):
-                    raise from_code(event.code, event.message, event.param)
-        answers = [finished[index] for index in sorted(finished)]
-        if len(answers) != request.sampling.n:
-            raise EngineError(f"The backend ended {len(answers)} of {request.sampling.n} sequences. Run the program again.")
-        for answer in answers:
-            if answer.finish.reason in ("abort", "error"):
-                raise EngineError(f"The backend gave up this call ({answer.finish.reason}). Run the program again.")
-        rest = answers[0].text[shown:]
-        self._show(rest, variable, {"id": request.rid, "finish_reason": answers[0].finish.reason, "completion_tokens": count})
-        return answers
-
-    def _show(self, text: str, variable: Variable | None, meta: dict[str, Any]) -> None:
-        self.log.append(text, meta)
-        if variable is not None:
-            variable.log.append(text, meta)
-
-    async def _select(self, leaf: Select, variable: Variable | None) -> None:
-        """One ScoreRequest; the choice that the method takes is the text from here on."""
-        options, hint = self.run.options, self._hint()
-        request = ScoreRequest(
-            prompt=self.transcript.prompt(),
-            choices=leaf.choices,
-            unconditional=leaf.method.requires_unconditional_logprobs,
-            hint=hint,
-            priority=options.priority,
-            deadline_s=options.deadline_s,
-            tenant=options.tenant,
-            rid=f"{self.run.program}-{hint.call}",
-        )
-        scored = await self.run.backend.score(request)
-        given, alone = choice_entries(scored, self.run.backend.token_text)
-        decision = leaf.method(
-            choices=list(leaf.choices),
-            normalized_prompt_logprobs=[mean(choice.logprobs) for choice in scored.choices],
-            input_token_logprobs=given,
-            output_token_logprobs=[[] for _ in given],
-            unconditional_token_logprobs=alone,
-        )
-        if decision.decision not in leaf.choices:
-            raise ValueError(f"The choices_method decided for {decision.decision!r}, which is none of {list(leaf.choices)}.")
-        chosen = scored.choices[leaf.choices.index(decision.decision)]
-        held = scored.prompt_ids + chosen.ids if scored.prompt_ids else b""
-        self.transcript.called(decision.decision, held, "")
-        meta = {
-            "id": request.rid,
-            "prompt_tokens": scored.usage.prompt,
-            "cached_tokens": scored.usage.cached,
-            **decision.meta_info,
-        }
-        self._show(decision.decision, variable, meta)
-        if variable is not None:
-            variable.answers, variable.meta = scored, meta
-            variable.set(decision.decision)
-
-    async def _sample_choice(self, leaf: Select, variable: Variable | None) -> None:
-        """Above temperature 0 a choice is sampled token by token under the constraint, in the model's own proportions."""
-        said = (("temperature", leaf.temperature), ("max_new_tokens", None), ("n", 1), ("stop", ()), ("min_new_tokens", 0))
-        await self._generate(Gen(leaf.name, said, Choice(leaf.choices)), variable)
-
-
-def converted(leaf: Gen, answer: Finished) -> Any:
-    """The variable's value: the text, or what it spells of the type that was asked for."""
-    if leaf.typed is None:
-        return answer.text
-    return leaf.typed.value(answer.text, cut_off=answer.finish.reason == "length")
-
-
-def merged_logprobs(said: Logprobs, default: Logprobs) -> Logprobs:
-    """What the call said, and where it said nothing what the run says."""
-    pick = [a if a is not None else b for a, b in zip(vars(said).values(), vars(default).values(), strict=True)]
-    return Logprobs(*pick)
-
-
-def logprob_params(asked: Logprobs) -> LogprobParams:
-    """SGLang's words as the protocol's. logprob_start_len: -1 (the default) is output only."""
-    if not asked.return_logprob:
-        return LogprobParams()
-    start = -1 if asked.logprob_start_len is None else asked.logprob_start_len
-    return LogprobParams(output=True, prompt_from=start, top=asked.top_logprobs_num or 0)

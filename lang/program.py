@@ -9,17 +9,18 @@ import json
 import threading
 from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import Future
-from contextlib import aclosing
 from functools import partial, update_wrapper
 from typing import Any
 
 from ..runtime.errors import InvalidRequest
-from ..runtime.protocol import Failure, Finished, GenerateRequest, SamplingParams
+from ..runtime.protocol import GenerateRequest, SamplingParams
 from . import background
 from .backend import backend_of
-from .interpreter import Interpreter, Run, RunOptions
+from .calls import collect
+from .interpreter import Interpreter
 from .nodes import Logprobs
 from .progress import progress
+from .run import Run, RunOptions
 from .sampling import ALIASES, FIELDS, sampling_fields
 from .state import ProgramState
 from .trace import Plan, trace
@@ -246,13 +247,7 @@ async def _settled(run: Run) -> BaseException | None:
 
 
 async def _prefill(backend: Any, request: GenerateRequest) -> int:
-    async with aclosing(backend.generate(request)) as events:
-        async for event in events:
-            if isinstance(event, Failure):
-                raise InvalidRequest(event.message, code=event.code, param=event.param)
-            if isinstance(event, Finished):
-                return event.usage.prompt
-    return 0
+    return (await collect(backend, request))[0].usage.prompt
 
 
 def _in_thread(call: Callable[[], Any], name: str) -> Future[Any]:

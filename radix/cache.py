@@ -55,7 +55,6 @@ class PrefixCache:
         self._leases: set[Lease] = set()
         self._private = 0
         self._lagging: dict[int, list[Lease]] = {}
-        self._failed_from = UNKNOWN_STEP + 1
         self._acquired = self._queried = self._hit = self._evicted_tokens = self._evicted_pages = 0
 
     # ---------------------------------------------------------------------------------------------------------- answers
@@ -170,6 +169,7 @@ class PrefixCache:
         pool.take(lease.room(1), after)
         self._private += 1
         lease.copy = PageCopy(page, int(lease.pages[-1]), len(ids))
+        lease.copy_at = lease.num_pages - 1
         lease.pinned = True
         lease.lag, lease.lag_step = ids.copy(), UNKNOWN_STEP
 
@@ -320,8 +320,10 @@ class PrefixCache:
 
         Leases that hold some of it keep their pages, but can only be rewound or released.
         """
-        self._failed_from = step
         self._tree.cut(step)
+        for lease in self._leases:
+            if lease.copy is not None and lease.copy_step >= step:
+                lease.failed = lease.copy_failed = True
         for late in [s for s in self._lagging if s >= step]:
             for lease in self._lagging.pop(late):
                 if len(lease.lag) and lease.lag_step == late:
@@ -364,7 +366,9 @@ class PrefixCache:
         assert not lease.released, "a lease that was released cannot be rewound"
         until, old = max(step, lease.last_step), lease.node
         owned = lease.owned()
-        kept = self._drop_failed_copy(lease, max(0, min(num_tokens, lease.capacity)), until)
+        kept = max(0, min(num_tokens, lease.capacity))
+        if lease.copy_failed:
+            kept = min(kept, lease.copy_at * self.page_size)
         if old.dead:
             kept = self._leave_cut(lease, kept, owned)
         if kept < lease.node.end:
@@ -382,7 +386,10 @@ class PrefixCache:
         drop = lease.shorten(-(-kept // self.page_size), owned)
         self._private -= len(drop)
         self._due.give(drop, until)
-        lease.failed = False
+        if lease.copy is not None and lease.copy_at >= lease.num_pages:
+            self._unpin(lease, until)
+            lease.copy = None
+        lease.failed = lease.copy_failed = False
         return kept
 
     def _leave_cut(self, lease: Lease, kept: int, owned: NDArray[np.bool_]) -> int:
@@ -440,18 +447,6 @@ class PrefixCache:
             return lease.node.end
         self._withdraw_tail(lease)
         owned[lease.in_tree] = True
-        return kept
-
-    def _drop_failed_copy(self, lease: Lease, kept: int, until: int) -> int:
-        """If the copy that the lease began with did not happen, it ends before that page. Returns the tokens that can be kept."""
-        if lease.copy is None:
-            return kept
-        start = int(np.flatnonzero(lease.pages == lease.copy.dst_page)[0]) * self.page_size
-        if lease.copy_step > self._tree.settled and lease.copy_step >= self._failed_from:
-            kept = min(kept, start)
-        if kept <= start:
-            self._unpin(lease, until)
-            lease.copy = None
         return kept
 
     def _unpin(self, lease: Lease, step: int) -> None:

@@ -41,7 +41,8 @@ class Lease:
     the lease's page; locked. lag: known tokens that are not in `node`: less than a page, unless `blocked` (another lease's
     node with the same tokens is still being computed). lag_step: the step that computes the last of them.
     doubles: (first, stop) of pages the tree has under other numbers. added: (first, stop) of pages it gave to the tree.
-    failed: a failed step should have computed some of it.
+    failed: a failed step should have computed some of it; copy_failed: should have made its copy. copy_at, copy_step: the
+    index of the copy's page, and the first step that was planned since.
     """
 
     __slots__ = (
@@ -49,6 +50,8 @@ class Lease:
         "added",
         "blocked",
         "copy",
+        "copy_at",
+        "copy_failed",
         "copy_step",
         "doubles",
         "failed",
@@ -78,7 +81,9 @@ class Lease:
         self.doubles: list[tuple[int, int]] = []
         self.added: list[tuple[int, int]] = []
         self.copy: PageCopy | None = None
+        self.copy_at = 0
         self.copy_step = UNKNOWN_STEP
+        self.copy_failed = False
         self.pinned = False
         path = []
         above: Node | None = node

@@ -17,9 +17,14 @@ from .watch import Call, Watched, show_calls
 PACKAGE = __name__.rsplit(".", 3)[0] + ".lang.examples"
 
 
+# From the plain to the composed; an example that is not named here comes after them.
+ORDER = ("few_shot", "chat", "fork", "choose", "extract", "tool", "batch")
+
+
 def chosen(names: list[str]) -> dict[str, str]:
     """The examples to run, name -> title. Raises InvalidRequest for a name that there is none of."""
-    known = runnable(PACKAGE)
+    found = runnable(PACKAGE)
+    known = {name: found[name] for name in (*ORDER, *(other for other in found if other not in ORDER)) if name in found}
     for name in names:
         if name not in known:
             raise InvalidRequest(f"There is no example {name!r}. Known: {', '.join(known)}.")

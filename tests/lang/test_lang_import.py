@@ -39,3 +39,13 @@ def test_every_public_name_exists():
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'generate_everything'"):
         sgl.generate_everything  # noqa: B018
+
+
+def test_type_checkers_see_the_same_names():
+    """`__init__.pyi` is what they read; the lazy names mean nothing to them."""
+    import ast
+    from pathlib import Path
+
+    tree = ast.parse((Path(sgl.__file__).parent / "__init__.pyi").read_text(encoding="utf-8"))
+    named = {alias.asname for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert named | {"__version__"} == set(sgl.__all__)

@@ -143,7 +143,8 @@ class Model:
         if self.seqs and by.number(0, 1):
             other = self.seqs[by.number(0, len(self.seqs) - 1)]
             namespace = other.namespace
-            prompt = (other.tokens[: by.number(0, len(other.tokens))] + prompt)[: 2 * most]
+            known = len(other.tokens) if by.number(0, 2) else by.number(0, len(other.tokens))
+            prompt = (other.tokens[:known] + prompt)[: 2 * most]
         elif self.ended and by.number(0, 3):
             namespace, before = self.ended[by.number(0, len(self.ended) - 1)]
             prompt = (list(before) + prompt)[: 2 * most]
@@ -293,6 +294,19 @@ class Model:
             self.settled = last
             self.cache.settle(last)
 
+    def back(self, by: Choices) -> None:
+        """A sequence goes back to fewer tokens of its own accord, and on with others."""
+        ready = [s for s in self.seqs if s.steps.get(s.planned - 1) != self.plan.number]
+        if not ready:
+            return
+        seq = ready[by.number(0, len(ready) - 1)]
+        wanted = by.number(max(0, seq.planned - 6), seq.planned)
+        kept = self.cache.rewind(seq.lease, wanted, step=seq.last_step)
+        assert wanted - self.page_size < kept <= wanted and seq.lease.length <= kept <= seq.lease.capacity
+        seq.found, seq.planned = min(seq.found, kept), kept
+        seq.steps = {p: n for p, n in seq.steps.items() if p < kept}
+        seq.tokens = seq.tokens[:kept] + self.tokens(by, 4)
+
     def stands_on_settled(self, seq: Seq) -> bool:
         """Whether all that the sequence found in the cache was computed, and copied, before the steps that are not settled."""
         found = self.cache.match(seq.namespace, seq.tokens, limit=seq.found)
@@ -408,6 +422,7 @@ VERBS = (
     Model.commit_some,
     Model.leave,
     Model.fail,
+    Model.back,
     Model.flush,
 )
 SIZES = [
