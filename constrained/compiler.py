@@ -6,7 +6,7 @@ A valid schema can keep a grammar compiler busy for half a minute, and a C++ thr
          |  the same one under way? wait for it
          `--> an idle worker, else a new one (at most `workers`), else the next that becomes idle
                    answer within time_s --> bytes or ConstraintError
-                   no answer            --> killed; ConstraintError grammar_too_complex
+                   no answer            --> killed and replaced; ConstraintError grammar_too_complex
                    died                 --> once more on a new worker, then grammar_too_complex
 """
 
@@ -24,7 +24,7 @@ import msgspec
 from ..runtime.errors import ConstraintError, EngineError
 from . import limits
 from .spec import Constraint
-from .worker import Answer, Compiled, Job, Ready, Refused, Setup, frame
+from .worker import Answer, Compiled, Failed, Job, Ready, Refused, Setup, frame
 
 _START_S = 120.0
 """A worker imports xgrammar with all of torch; on a busy machine with cold disks that takes its time."""
@@ -53,6 +53,7 @@ class GrammarCompiler:
         self._idle: list[_Worker] = []
         self._live: set[_Worker] = set()
         self._slots = asyncio.Semaphore(workers)
+        self._replacing: asyncio.Task[None] | None = None
         self._closed = False
 
     async def compile(self, constraint: Constraint) -> bytes:
@@ -88,7 +89,7 @@ class GrammarCompiler:
     async def close(self) -> None:
         """Ends every worker and every compilation under way (their callers get EngineError). Idempotent."""
         self._closed = True
-        tasks = list(self._pending.values())
+        tasks: list[asyncio.Task] = [*self._pending.values(), *([self._replacing] if self._replacing else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -117,8 +118,8 @@ class GrammarCompiler:
                 if isinstance(answer, Refused):
                     self._cache.put(constraint, answer)
                     raise _error(answer)
-                if attempt == 2:
-                    break
+                if isinstance(answer, Failed):
+                    raise EngineError(f"Compiling the constraint failed inside the compile process: {answer.message}")
         refusal = Refused("grammar_too_complex", "Compiling the constraint ended two compile processes. Simplify the constraint.")
         self._cache.put(constraint, refusal)
         raise _error(refusal)
@@ -144,6 +145,7 @@ class GrammarCompiler:
             answer = None
         except TimeoutError:
             await self._end(worker)
+            self._replacing = asyncio.create_task(self._replace())
             raise limits.too_complex(f"Compiling the constraint took longer than {self._time_s:g} s.") from None
         except BaseException:
             await self._end(worker)
@@ -168,6 +170,14 @@ class GrammarCompiler:
             await self._end(worker)
             raise EngineError(f"A grammar compile process answered {answer!r} at its start.")
         return worker
+
+    async def _replace(self) -> None:
+        """Starts a worker for one that was killed, so that the next constraint does not wait for its imports. Without one it
+        would, so an error here can wait for that constraint."""
+        with contextlib.suppress(EngineError):
+            async with self._slots:
+                if not self._idle:
+                    self._idle.append(await self._worker())
 
     async def _end(self, worker: _Worker) -> None:
         self._live.discard(worker)

@@ -174,12 +174,12 @@ def prune(grammar: Grammar) -> Grammar:
         for used in references(node):
             users.setdefault(used, set()).add(name)
     productive: set[str] = set()
-    work = set(grammar.rules)
+    work = list(grammar.rules)
     while work:
         name = work.pop()
         if name not in productive and _is_productive(grammar.rules[name], productive):
             productive.add(name)
-            work |= users.get(name, set())
+            work.extend(users.get(name, ()))
     if grammar.root not in productive:
         raise ConstraintError(
             "No finite text satisfies this constraint. Look for a rule or $ref that only leads back to itself, "

@@ -20,7 +20,7 @@ ENFORCED: dict[str, str] = {
     "exclusiveMinimum": "as minimum; draft 4's boolean form too",
     "exclusiveMaximum": "as minimum; draft 4's boolean form too",
     "multipleOf": "whole numbers: up to 2,048 multiples between bounds, or a divisor of 1,000",
-    "minLength": "in characters; with a pattern where the pattern repeats one part of fixed width",
+    "minLength": "in characters; with a pattern where one part of the pattern takes up the difference",
     "maxLength": "as minLength; above 10,000 it is 10,000",
     "pattern": "what regex.py reads; one for each string",
     "format": "those of formats.py; one for each string",

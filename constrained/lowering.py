@@ -10,16 +10,15 @@ from collections.abc import Callable
 
 from ..runtime.errors import ConstraintError
 from . import json_text, limits, regex, schema
-from .grammar import SURROGATES, Grammar, Literal, alt, prune
+from .grammar import SURROGATES, Chars, Grammar, Literal, alt, prune
 from .spec import Choice, Constraint, Ebnf, JsonObject, JsonSchema, Regex
-from .vocabulary import Vocabulary
 from .spelling import confine
 
 
-def lower(constraint: Constraint, vocabulary: Vocabulary, read_ebnf: Callable[[str], Grammar]) -> Grammar:
+def lower(constraint: Constraint, alphabet: Chars | None, read_ebnf: Callable[[str], Grammar]) -> Grammar:
     """The pruned grammar whose texts are outputs that satisfy `constraint`. Pure.
 
-    Raises ConstraintError: invalid_json_schema, unsupported_schema, unsupported_regex, invalid_grammar,
+    alphabet: what the vocabulary can write (`spelling.spellable`), None for everything. Raises ConstraintError: invalid_json_schema, unsupported_schema, unsupported_regex, invalid_grammar,
     unsatisfiable_grammar, grammar_too_complex.
     """
     limits.check_size(constraint)
@@ -34,7 +33,7 @@ def lower(constraint: Constraint, vocabulary: Vocabulary, read_ebnf: Callable[[s
             grammar = _choice(options)
         case Ebnf(text):
             grammar = read_ebnf(text)
-    return prune(confine(grammar, vocabulary))
+    return prune(confine(grammar, alphabet))
 
 
 def _choice(options: tuple[str, ...]) -> Grammar:

@@ -18,6 +18,8 @@ from .keywords import KEYWORDS_OF_TYPE, check_keywords, escaped, unsupported
 from .merge import Flat, both, has_type
 
 MAX_COUNT = 10_000
+MAX_FORMAT = 128
+"""Length of a string with a format and a maxLength: nobody means 2,083 counted characters of a URL."""
 MAX_UNIQUE = 8
 MAX_MULTIPLES = 2048
 _ALL_TYPES = ("object", "array", "string", "number", "boolean", "null")
@@ -291,6 +293,8 @@ def _string(flat: Flat, pointer: str) -> Node:
     if len(contents) > 1:
         raise unsupported("A string with several patterns and formats", "Write one pattern.", f"{pointer}/pattern")
     node, keyword = contents[0]
+    if keyword == "format" and most is not None:
+        most = min(most, MAX_FORMAT)
     fitted = _fitted(node, least, most)
     if fitted is None:
         advice = "Put the length into the pattern, for example `^[a-z]{1,20}$`."
@@ -308,7 +312,8 @@ def _language(pattern: str, pointer: str) -> Node:
 
 
 def _fitted(node: Node, least: int, most: int | None) -> Node | None:
-    """The texts of `node` with `least` to `most` characters; None when that is not one repetition's business."""
+    """Texts of `node` with `least` to `most` characters: all of them where one repetition takes up the difference, fewer
+    where other parts vary, too (they are given their greatest length). None where several parts have no end."""
     low, high = lengths(node)
     if low >= least and (most is None or (high is not None and high <= most)):
         return node
@@ -317,18 +322,37 @@ def _fitted(node: Node, least: int, most: int | None) -> Node | None:
         return None if any(part is None for part in parts) else alt(*(part for part in parts if part is not None))
     if (most is not None and low > most) or (high is not None and high < least):
         return NOTHING
-    items = list(node.items) if isinstance(node, Seq) else [node]
-    loose = [i for i, item in enumerate(items) if lengths(item)[0] != lengths(item)[1]]
-    part = items[loose[0]] if len(loose) == 1 else None
-    if not isinstance(part, Repeat) or lengths(part.item)[0] != (width := lengths(part.item)[1]) or not width:
+    if isinstance(node, Seq):
+        return _fitted_part(list(node.items), least, most)
+    return _fitted_repeat(node, least, most) if isinstance(node, Repeat) else None
+
+
+def _fitted_part(items: list[Node], least: int, most: int | None) -> Node | None:
+    """A sequence whose one endless part, or else its one part of varying length, takes up the difference."""
+    spans = [lengths(item) for item in items]
+    loose = [i for i, (_, high) in enumerate(spans) if high is None] or [i for i, (low, high) in enumerate(spans) if low != high]
+    if len(loose) != 1:
         return None
-    fixed = sum(lengths(item)[0] for i, item in enumerate(items) if i != loose[0])
-    times_low = max(part.least, -(-(least - fixed) // width))
-    times_high = part.most if most is None else (most - fixed) // width
-    if part.most is not None and times_high is not None:
-        times_high = min(part.most, times_high)
-    items[loose[0]] = repeat(part.item, times_low, times_high)
+    others_low = sum(low for i, (low, _) in enumerate(spans) if i != loose[0])
+    others_high = sum(high or 0 for i, (_, high) in enumerate(spans) if i != loose[0])
+    room = None if most is None else most - others_high
+    part = None if room is not None and room < 0 else _fitted(items[loose[0]], max(0, least - others_low), room)
+    if part is None:
+        return None
+    items[loose[0]] = part
     return seq(*items)
+
+
+def _fitted_repeat(node: Repeat, least: int, most: int | None) -> Node | None:
+    low, width = lengths(node.item)
+    if low == width and width:
+        times_high = node.most if most is None else most // width if node.most is None else min(node.most, most // width)
+        return repeat(node.item, max(node.least, -(-least // width)), times_high)
+    if node.most == 1:
+        inner = _fitted(node.item, least, most)
+        empty_fits = node.least == 0 and least == 0
+        return None if inner is None else alt(EMPTY, inner) if empty_fits else inner
+    return None
 
 
 def _bounds(flat: Flat, pointer: str) -> tuple[digits.Bound | None, digits.Bound | None]:

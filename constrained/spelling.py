@@ -6,21 +6,20 @@ from .grammar import MAX_CHAR, NOTHING, Alt, Chars, Grammar, Literal, Node, Repe
 from .vocabulary import Vocabulary
 
 
-def confine(grammar: Grammar, vocabulary: Vocabulary) -> Grammar:
-    """`grammar` with the characters that `vocabulary` can write in any context.
-
-    A vocabulary with a token for each byte of UTF-8 (all byte-level and byte-fallback ones) changes nothing. Otherwise a
-    character stays when each of its bytes, or the whole of it, is a token of its own; what only longer tokens could write is
-    given up, so the result may be smaller than necessary but never leads to a state without a token.
-    """
-    alphabet = spellable(vocabulary)
+def confine(grammar: Grammar, alphabet: Chars | None) -> Grammar:
+    """`grammar` with the characters of `alphabet` only (`spellable`; None: all of them, and nothing changes)."""
     if alphabet is None:
         return grammar
-    return type(grammar)({name: _confined(node, alphabet) for name, node in grammar.rules.items()}, grammar.root)
+    return Grammar({name: _confined(node, alphabet) for name, node in grammar.rules.items()}, grammar.root)
 
 
 def spellable(vocabulary: Vocabulary) -> Chars | None:
-    """The characters that can be written token by token, or None for all of them."""
+    """The characters that a vocabulary can write in any context, or None for all of them.
+
+    All of them where each byte of UTF-8 is a token (every byte-level and byte-fallback vocabulary). Otherwise a character
+    counts when each of its bytes, or the whole of it, is a token of its own; what only longer tokens could write is given up,
+    so a grammar may become smaller than necessary but never leads to a state without a token.
+    """
     short = {token for token in vocabulary.tokens if 0 < len(token) <= 4}
     single = {token[0] for token in short if len(token) == 1}
     ranges = [(byte, byte) for byte in range(0x80) if byte in single]

@@ -42,7 +42,7 @@ class Vocabulary(msgspec.Struct, frozen=True):
             described: dict[str, Any] = msgspec.json.decode(tokenizer_json)
             ids = _ids_of_pieces(described["model"])
             added = {int(t["id"]) for t in described.get("added_tokens") or ()}
-        except (msgspec.DecodeError, KeyError, TypeError, ValueError) as error:
+        except (msgspec.DecodeError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise ModelError(f"tokenizer.json has no readable vocabulary ({error}). Download the file again.") from error
         count = 1 + max(max(ids.values(), default=-1), max(added, default=-1))
         size = count if size is None else size

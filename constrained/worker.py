@@ -1,7 +1,7 @@
 """A compile process: `python -m ramify.constrained.worker`, started and killed by `compiler.py`.
 
 It reads framed messages from stdin and answers on stdout: first `Setup`, answered by `Ready`, then one `Job` at a time, each
-answered by `Compiled` or `Refused`. A frame is its length (4 bytes, little endian) and a MessagePack value, decoded into these
+answered by `Compiled`, `Refused` or `Failed`. A frame is its length (4 bytes, little endian) and a MessagePack value, decoded into these
 types and nothing else. The process ends at the end of stdin, when its parent dies, and when a job takes far longer than the
 parent would have waited. After set-up its address space is bounded, so a grammar cannot take the machine's memory.
 """
@@ -12,14 +12,17 @@ import os
 import signal
 import struct
 import sys
+import traceback
 from typing import BinaryIO, TypeVar
 
 import msgspec
 
 from ..runtime.errors import ConstraintError
-from .spec import Constraint
+from .spec import Constraint, JsonSchema
 
 T = TypeVar("T")
+_FIRST = JsonSchema('{"type":"object","properties":{"a":{"type":"string","minLength":1},"b":{"enum":[1,2]}},"required":["a"]}')
+"""Compiled once before the address space is bounded, so that everything is imported by then."""
 
 
 class Setup(msgspec.Struct, frozen=True, tag="setup"):
@@ -46,6 +49,12 @@ class Compiled(msgspec.Struct, frozen=True, tag="compiled"):
     grammar: bytes
 
 
+class Failed(msgspec.Struct, frozen=True, tag="failed"):
+    """The compile process met an error of its own; its stderr has the traceback."""
+
+    message: str
+
+
 class Refused(msgspec.Struct, frozen=True, tag="refused"):
     """A ConstraintError as a value."""
 
@@ -54,7 +63,7 @@ class Refused(msgspec.Struct, frozen=True, tag="refused"):
     param: str | None = None
 
 
-Answer = Ready | Compiled | Refused
+Answer = Ready | Compiled | Refused | Failed
 
 
 def frame(message: Setup | Job | Answer) -> bytes:
@@ -73,6 +82,7 @@ def main() -> None:
     from .xgrammar_backend import XGrammarCompiler
 
     compiler = XGrammarCompiler(setup.vocabulary)
+    compiler.compile(_FIRST)
     _bound_address_space(setup.memory_bytes)
     _write(outbox, Ready())
     while (job := _read(inbox, Job)) is not None:
@@ -89,6 +99,9 @@ def _answer(compile_constraint, constraint: Constraint) -> Answer:
     except (MemoryError, RecursionError) as error:
         what = "memory" if isinstance(error, MemoryError) else "nesting"
         return Refused("grammar_too_complex", f"Compiling the constraint needs too much {what}. Simplify the constraint.")
+    except Exception as error:
+        traceback.print_exc()
+        return Failed(f"{type(error).__name__}: {error}")
 
 
 def _private_stdout() -> BinaryIO:

@@ -32,6 +32,7 @@ from ..runtime.errors import ConstraintError
 from .grammar import EMPTY, Alt, Chars, Grammar, Literal, Node, Ref, Seq, chars, complement, repeat, to_ebnf
 from .lowering import lower
 from .spec import Constraint
+from .spelling import spellable
 from .store import Envelope
 from .vocabulary import Vocabulary, fingerprint
 
@@ -62,13 +63,14 @@ class XGrammarCompiler:
         import xgrammar
 
         self._vocabulary = Vocabulary.from_bytes(vocabulary)
+        self._alphabet = spellable(self._vocabulary)
         self._fingerprint = fingerprint(vocabulary)
         self._info = _tokenizer_info(self._vocabulary)
         self._compiler = xgrammar.GrammarCompiler(self._info, max_threads=1, cache_enabled=False)
 
     def compile(self, constraint: Constraint) -> bytes:
         """The encoded `Envelope` of a constraint. Raises ConstraintError."""
-        ebnf = to_ebnf(lower(constraint, self._vocabulary, read_ebnf))
+        ebnf = to_ebnf(lower(constraint, self._alphabet, read_ebnf))
         started = time.process_time()
         compiled = _compiled(self._compiler, ebnf)
         took_s = time.process_time() - started
@@ -91,7 +93,8 @@ def _compiled(compiler: xgrammar.GrammarCompiler, ebnf: str) -> xgrammar.Compile
     try:
         return compiler.compile_grammar(ebnf)
     except RuntimeError as error:
-        raise ConstraintError(f"xgrammar refused the grammar: {_reason(error)}", code="grammar_too_complex") from error
+        what = "needs too much memory" if "bad_alloc" in str(error) else f"is refused by xgrammar: {_reason(error)}"
+        raise ConstraintError(f"The grammar {what}. Simplify the constraint.", code="grammar_too_complex") from error
 
 
 def _serialised_bytes(compiled: xgrammar.CompiledGrammar) -> int:

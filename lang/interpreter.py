@@ -22,7 +22,7 @@ from .calls import call
 from .chat import Transcript
 from .nodes import Constant, Expr, Gen, Line, RoleBegin, RoleEnd, ScopeBegin, ScopeEnd, Select
 from .run import Run
-from .variables import Fault, TextLog, Variable
+from .variables import Fault, TextLog, Variable, give
 
 _fork_groups = itertools.count(1)
 
@@ -103,6 +103,9 @@ class Interpreter:
             variable = self.declare(Variable(leaf.name))
         elif isinstance(leaf, ScopeEnd):
             variable = self.variables[leaf.name]
+            variable.is_open = False
+        if variable is not None and isinstance(leaf, ScopeBegin):
+            variable.is_open = True
         self._put(Entry(leaf, line, variable))
 
     def declare(self, variable: Variable) -> Variable:
@@ -112,7 +115,7 @@ class Interpreter:
             ready = [future for name, future in self._awaited if name == variable.name]
             self._awaited = [(name, future) for name, future in self._awaited if name != variable.name]
         for future in ready:
-            future.set_result(variable)
+            give(future, variable)
         return variable
 
     def find(self, name: str, *, later: bool = False) -> Future[Variable | None]:
@@ -153,7 +156,7 @@ class Interpreter:
             waiting, self._awaited = self._awaited, []
             at_end, self._at_end = self._at_end, []
         for _, future in waiting:
-            future.set_result(None)
+            give(future, None)
         for reached in at_end:
             self._put(Entry(Barrier(reached), None))
         self._put(Entry(End(), None))
@@ -216,7 +219,7 @@ class Interpreter:
         if entry.variable is not None:
             entry.variable.fail(fault)
         if isinstance(entry.leaf, Barrier):
-            entry.leaf.reached.set_result(None)
+            give(entry.leaf.reached, None)
         elif isinstance(entry.leaf, Branch):
             for child in entry.leaf.children:
                 child._begin_from(self)
@@ -243,7 +246,7 @@ class Interpreter:
         elif isinstance(leaf, Append):
             await self._append(leaf)
         elif isinstance(leaf, Barrier):
-            leaf.reached.set_result(None)
+            give(leaf.reached, None)
         elif isinstance(leaf, End):
             self.log.close()
 

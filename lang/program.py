@@ -31,7 +31,7 @@ MAX_THREADS = 256
 SAMPLING_NAMES = (FIELDS | set(ALIASES)) - {"n"}
 LOGPROB_NAMES = frozenset(Logprobs.__dataclass_fields__)
 OPTION_NAMES = frozenset({"template_kwargs", "tools", "priority", "deadline_s", "tenant"})
-IGNORED_NAMES = frozenset({"use_thread"})
+RUN_NAMES = SAMPLING_NAMES | LOGPROB_NAMES | OPTION_NAMES | {"use_thread"}  # the last is SGLang's and changes nothing
 
 
 class Program:
@@ -171,8 +171,7 @@ class Program:
         own: dict[str, Any] = dict(self.bound)
         said: dict[str, Any] = {}
         for name, value in kwargs.items():
-            is_option = name in SAMPLING_NAMES | LOGPROB_NAMES | OPTION_NAMES | IGNORED_NAMES
-            (said if is_option and name not in self.arguments else own)[name] = value
+            (said if name in RUN_NAMES and name not in self.arguments else own)[name] = value
         run = Run(self.name, backend_of(backend), run_options(said))
         return run, ProgramState(Interpreter(run)), own
 

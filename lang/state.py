@@ -105,8 +105,10 @@ class ProgramState:
         @contextmanager
         def turn() -> Iterator[None]:
             self.__iadd__(RoleBegin(role))
-            yield
-            self.__iadd__(RoleEnd(role))
+            try:
+                yield
+            finally:
+                self.__iadd__(RoleEnd(role))
 
         return turn()
 
@@ -154,8 +156,10 @@ class ProgramState:
     def var_scope(self, name: str) -> Iterator[None]:
         """What is appended within becomes the variable `name`, as text."""
         self.__iadd__(ScopeBegin(name))
-        yield
-        self.__iadd__(ScopeEnd(name))
+        try:
+            yield
+        finally:
+            self.__iadd__(ScopeEnd(name))
 
     # ------------------------------------------------------------------------------------------------- forking
 
@@ -246,15 +250,23 @@ class ProgramState:
         return None if fault is None else fault.tell()
 
     def text_iter(self, var_name: str | None = None) -> Iterator[str]:
-        """The text, or one variable's text, piece by piece as it is generated; ends with the program, or raises its error."""
-        log = self._executor.log if var_name is None else self._variable(var_name).log
-        for piece, _ in log.read():
+        """The text, or one variable's text, piece by piece as it is generated; raises the error of a call that failed.
+
+        It ends with what was appended when it was asked for; of a streamed run, read from outside, with the program."""
+        if var_name is None:
+            pieces = self._executor.log.read(self._executor.drained(whole=self._outside))
+        else:
+            pieces = self._variable(var_name).log.read()
+        for piece, _ in pieces:
             yield piece
 
     async def text_async_iter(self, var_name: str | None = None, return_meta_data: bool = False) -> AsyncIterator[Any]:
         """`text_iter` for coroutines, in any loop. With return_meta_data pairs of (piece, meta_info so far)."""
-        log = self._executor.log if var_name is None else (await self._avariable(var_name)).log
-        async for piece, meta in log.aread():
+        if var_name is None:
+            pieces = self._executor.log.aread(self._executor.drained(whole=self._outside))
+        else:
+            pieces = (await self._avariable(var_name)).log.aread()
+        async for piece, meta in pieces:
             yield (piece, meta) if return_meta_data else piece
 
     def _raise(self) -> None:
@@ -269,6 +281,8 @@ class ProgramState:
 
     def _known(self, name: str, variable: Variable | None) -> Variable:
         if variable is not None:
+            if variable.is_open:
+                raise InvalidRequest(f"{name!r} is read inside of its own var_scope, which has not ended yet.", param="name")
             return variable
         self._raise()
         known = ", ".join(map(repr, self._executor.variables)) or "none"

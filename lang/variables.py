@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from copy import copy
 from typing import Any
 
@@ -13,6 +14,12 @@ from ..runtime.errors import RamifyError
 from ..runtime.protocol import Finished, Scored
 from . import background
 from .nodes import Line
+
+
+def give(future: Future[Any], value: Any) -> None:
+    """Set a future's result, unless the one who waited has cancelled it meanwhile."""
+    with suppress(InvalidStateError):
+        future.set_result(value)
 
 
 class Fault:
@@ -81,45 +88,48 @@ class TextLog:
                 self._text = "".join(part for part, _ in self._parts)
             return self._text
 
-    def read(self) -> Iterator[tuple[str, Any]]:
-        """Each piece with its meta, as it comes; blocks in between."""
+    def read(self, end: Future[None] | None = None) -> Iterator[tuple[str, Any]]:
+        """Each piece with its meta, as it comes; blocks in between. Ends when the log is closed, or when `end` is done."""
         position = 0
         while True:
-            background.wait(self._after(position), "async for ... in state.text_async_iter()")
+            background.wait(self._after(position, end), "async for ... in state.text_async_iter()")
             for piece in self._from(position):
                 position += 1
                 yield piece
-            if self._ended(position):
+            if self._ended(position, end):
                 return
 
-    async def aread(self) -> AsyncIterator[tuple[str, Any]]:
+    async def aread(self, end: Future[None] | None = None) -> AsyncIterator[tuple[str, Any]]:
         """`read` for coroutines, in any loop."""
         position = 0
         while True:
-            await asyncio.wrap_future(self._after(position))
+            await asyncio.wrap_future(self._after(position, end))
             for piece in self._from(position):
                 position += 1
                 yield piece
-            if self._ended(position):
+            if self._ended(position, end):
                 return
 
-    def _after(self, position: int) -> Future[None]:
+    def _after(self, position: int, end: Future[None] | None) -> Future[None]:
         """Done when there is more than `position` pieces, or no more to come."""
         future: Future[None] = Future()
         with self._lock:
             if len(self._parts) > position or self._closed:
                 future.set_result(None)
-            else:
-                self._waiting.append((position, future))
+                return future
+            self._waiting.append((position, future))
+        if end is not None:
+            end.add_done_callback(lambda _: give(future, None))
         return future
 
     def _from(self, position: int) -> list[tuple[str, Any]]:
         with self._lock:
             return self._parts[position:]
 
-    def _ended(self, position: int) -> bool:
+    def _ended(self, position: int, end: Future[None] | None) -> bool:
+        is_last = end is not None and end.done()  # asked first: what comes before the end is in the parts by now
         with self._lock:
-            if not self._closed or len(self._parts) > position:
+            if not (self._closed or is_last) or len(self._parts) > position:
                 return False
         if self._fault is not None:
             raise self._fault.tell()
@@ -131,8 +141,7 @@ class TextLog:
             ready = [future for position, future in self._waiting if closed or count > position]
             self._waiting = [(p, f) for p, f in self._waiting if not (closed or count > p)]
         for future in ready:
-            if future.set_running_or_notify_cancel():
-                future.set_result(None)
+            give(future, None)
 
 
 class Variable:
@@ -145,6 +154,7 @@ class Variable:
         self.meta: Any = None  # a dict; a list of them for n > 1 or a join
         self._future: Future[Any] = Future()
         self.fault: Fault | None = None
+        self.is_open = False  # a scope whose end was not appended yet
 
     @classmethod
     def holding(cls, name: str, value: Any) -> Variable:
@@ -155,15 +165,16 @@ class Variable:
 
     def set(self, value: Any) -> None:
         """The value is known; readers wake. Setting again changes nothing."""
-        if not self._future.done():
-            self._future.set_result(value)
+        if isinstance(value, str) and not self.log.text():
+            self.log.append(value)  # a scope, or a value that the program set: never streamed, but it has a text
+        give(self._future, value)
         self.log.close()
 
     def fail(self, fault: Fault) -> None:
         """The value will never be known; readers raise the fault."""
         if not self._future.done():
             self.fault = fault
-            self._future.set_result(None)
+            give(self._future, None)
         self.log.close(fault)
 
     @property

@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .answers import CacheStats, CacheView, Match, as_json
 from .check import check
@@ -27,6 +26,7 @@ from .evict import ORDERS, LeafQueue
 from .keys import NO_IDS, Int32, Namespace, as_ids
 from .lease import UNKNOWN_STEP, Lease, PageCopy
 from .pages import PagePool
+from .rewind import go_back
 from .tree import Place, RadixTree
 
 __all__ = ["CacheStats", "CacheView", "Lease", "Match", "Namespace", "PageCopy", "PrefixCache"]
@@ -364,90 +364,17 @@ class PrefixCache:
         lease.length may be smaller still: what it keeps behind that is private again, to be inserted or committed anew.
         """
         assert not lease.released, "a lease that was released cannot be rewound"
-        until, old = max(step, lease.last_step), lease.node
-        owned = lease.owned()
-        kept = max(0, min(num_tokens, lease.capacity))
-        if lease.copy_failed:
-            kept = min(kept, lease.copy_at * self.page_size)
-        if old.dead:
-            kept = self._leave_cut(lease, kept, owned)
-        if kept < lease.node.end:
-            kept = self._shorten_path(lease, kept)
-        elif lease.tail is not None and kept < lease.node.end + lease.tail.n:
-            kept = self._shorten_tail(lease, kept, owned)
-        if lease.tail is not None and (lease.node is not old or kept <= lease.node.end):
-            self._due.unlock(lease.tail, until)
-            lease.tail = None
-        if lease.node is not old:
-            self._tree.lock(lease.node)
-            self._due.unlock(old, until)
-            lease.lag = NO_IDS
-        self._shorten_lag(lease, kept)
-        drop = lease.shorten(-(-kept // self.page_size), owned)
-        self._private -= len(drop)
-        self._due.give(drop, until)
+        until, own = max(step, lease.last_step), len(lease.own_pages())
+        gone = go_back(self._tree, self._pool, lease, num_tokens)
+        for node in gone.nodes:
+            self._due.unlock(node, until)
+        self._due.give(gone.pages, until)
+        self._private += len(lease.own_pages()) - own
         if lease.copy is not None and lease.copy_at >= lease.num_pages:
             self._unpin(lease, until)
             lease.copy = None
         lease.failed = lease.copy_failed = False
-        return kept
-
-    def _leave_cut(self, lease: Lease, kept: int, owned: NDArray[np.bool_]) -> int:
-        """The path was cut off: go back to where it stands. Pages behind that whose tokens the lease had computed itself,
-        before what failed, become its own again. Returns the tokens kept."""
-        chain = [lease.node]
-        while (above := chain[-1].parent) is not None and above.dead:
-            chain.append(above)
-        assert above is not None
-        size = self.page_size
-        kept = min(kept, lease.made_until(above.end // size) * size)
-        stop = -(-kept // size)
-        for node in reversed(chain):
-            first = node.start // size
-            wanted = np.arange(first, first + node.num_pages) < stop
-            wanted &= ~owned[first : first + node.num_pages]
-            taken = node.take_pages(wanted)
-            self._tree.cut_off -= len(taken)
-            self._private += len(taken)
-            owned[first : first + len(wanted)] |= wanted
-        lease.node = above
-        return kept
-
-    def _shorten_path(self, lease: Lease, kept: int) -> int:
-        """End the path at the page of token `kept`, or inside it if it is the lease's double. Returns the tokens kept."""
-        index, inside = divmod(kept, self.page_size)
-        if inside and not lease.is_double(index):
-            kept -= inside
-        node = lease.node
-        while node.start > index * self.page_size:
-            assert node.parent is not None
-            node = node.parent
-        pages = index - node.start // self.page_size
-        if pages:
-            node = self._tree.split(node, pages)
-        else:
-            assert node.parent is not None
-            node = node.parent
-        lease.node = node
-        return kept
-
-    def _shorten_lag(self, lease: Lease, kept: int) -> None:
-        """Of the known tokens behind the path those are kept that are computed for sure."""
-        sure = lease.lag_step <= self._tree.settled
-        most = len(lease.lag) if sure else lease.tail.n if lease.tail is not None else 0
-        count = max(0, min(most, kept - lease.node.end))
-        lease.lag = lease.lag[:count].copy() if count else NO_IDS
-        lease.lag_step = min(lease.lag_step, self._tree.settled)
-        lease.blocked = lease.blocked and count >= self.page_size
-
-    def _shorten_tail(self, lease: Lease, kept: int, owned: NDArray[np.bool_]) -> int:
-        """Part of the lease's tail is to be written again: it leaves the tree, or if it is being copied, the lease."""
-        assert lease.tail is not None
-        if kept <= lease.node.end or self._pool.is_pinned(int(lease.tail.pages[0])):
-            return lease.node.end
-        self._withdraw_tail(lease)
-        owned[lease.in_tree] = True
-        return kept
+        return gone.kept
 
     def _unpin(self, lease: Lease, step: int) -> None:
         if lease.pinned and lease.copy is not None:

@@ -84,11 +84,12 @@ class RadixTree:
         if node is None:
             return Place(None)
         size, at, settled = self.page_size, 0, 0
+        key = ids[:limit].tobytes()
         while at + size <= limit:
-            child = node.children.get(ids[at : at + size].tobytes())
+            child = node.children.get(key[4 * at : 4 * (at + size)])
             if child is None or child.pending > step:
                 break
-            same = common_prefix(child.ids, ids[at:limit])
+            same = child.n if key.startswith(child.ids.data, 4 * at) else common_prefix(child.ids, ids[at:limit])
             pages = same // size
             is_settled = child.pending <= self.settled
             settled = at + pages * size if is_settled else settled
@@ -101,7 +102,7 @@ class RadixTree:
             node, at = child, at + same
         place = Place(node, node.num_pages, at, settled, seen=at)
         if node.order and at < limit:
-            self._find_in_page(place, ids[at : min(limit, at + size)].tobytes())
+            self._find_in_page(place, key[4 * at : 4 * (at + size)])
         return place
 
     def _find_in_page(self, place: Place, key: bytes) -> None:
@@ -188,7 +189,6 @@ class RadixTree:
         self._detach(node)
         ids, pages = node.cut_front(num_pages * self.page_size, num_pages)
         upper = Node(self._next_uid(), parent, ids, pages, pending=node.pending, created=node.created)
-        upper.used = node.used
         upper.locks = 1 if node.locks else 0
         self._attach(upper)
         node.parent = upper

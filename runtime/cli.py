@@ -136,10 +136,21 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """The words as a namespace. Arguments of a program may stand before and after the flags of `run`, which argparse alone
+    does not allow. Exits with status 2 where they make no sense."""
+    said, left = parser.parse_known_args(argv)
+    if said.command == "run" and not any(word.startswith("-") for word in left):
+        said.args += left
+    elif left:
+        parser.error(f"unrecognized arguments: {' '.join(left)}")
+    return said
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit status: 0, 1 (a failure of ours), 2 (the user's mistake), 130 (interrupted)."""
     parser = build_parser()
-    said = parser.parse_args(argv)
+    said = parse(parser, argv)
     if said.version:
         from .. import __version__
 

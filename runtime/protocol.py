@@ -71,8 +71,8 @@ class Chat(msgspec.Struct, frozen=True, tag="chat"):
 
     held: ids of the last call of this conversation (its prompt and its output); what they spell is not tokenised again
         where the template still renders the same text (exact continuation, `text/continuation.py`).
-    generation_prompt: ends with the header of an assistant turn, so that the model answers. A last message of role
-        assistant with `continue_final` is left open instead: generation goes on within it.
+    generation_prompt: ends with the header of an assistant turn, so that the model answers. With `continue_final` the
+        last message, whatever its role, is left open instead: generation goes on within it.
     template_kwargs: further variables for the template (`enable_thinking`, ...). tools: JSON texts of tool definitions.
     """
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from importlib.util import find_spec
 from typing import Any
 
@@ -20,12 +21,22 @@ from ..nodes import Logprobs
 from ..sampling import nearest
 
 OnProgress = Callable[[str, float], None]
-NEEDED = ("torch", "tokenizers", "safetensors", "xgrammar", "zmq")
+FULL_S = 0.02  # until a request that found the queue full asks again
+# import name -> the package that brings it
+NEEDED = {
+    "torch": "torch",
+    "tokenizers": "tokenizers",
+    "safetensors": "safetensors",
+    "xgrammar": "xgrammar",
+    "zmq": "pyzmq",
+    "jsonschema_rs": "jsonschema-rs",
+    "re2": "google-re2",
+}
 
 
 def check_serve_extra() -> None:
     """Raises RamifyError (`serve_extra_missing`) if what an engine needs is not installed."""
-    missing = [name for name in NEEDED if find_spec(name) is None]
+    missing = [package for name, package in NEEDED.items() if find_spec(name) is None]
     if missing:
         raise RamifyError(
             f"Running a model here needs {', '.join(missing)}, which is not installed: pip install 'ramify[serve]'. "
@@ -36,7 +47,7 @@ def check_serve_extra() -> None:
 
 class EngineBackend:
     """Starts its engine at the first request and passes requests on. More requests than the engine's queue holds wait here,
-    so a program is never refused for being too parallel."""
+    and one that finds it full all the same (n > 1 takes several places) asks again: a program is never too parallel."""
 
     def __init__(self, options: EngineOptions, in_process: bool, on_progress: OnProgress | None):
         self._options = options
@@ -62,20 +73,31 @@ class EngineBackend:
 
     async def generate(self, request: GenerateRequest) -> AsyncIterator[Event]:
         """The engine's events."""
-        engine = await self.engine()
+        engine, started = await self.engine(), False
         async with self._places:
-            events = engine.generate(request)
-            try:
-                async for event in events:
-                    yield event
-            finally:
-                await events.aclose()
+            while True:
+                try:
+                    async with aclosing(engine.generate(request)) as events:
+                        async for event in events:
+                            started = True
+                            yield event
+                    return
+                except Overloaded as error:
+                    if started or error.code != "queue_full":
+                        raise
+                await asyncio.sleep(FULL_S)
 
     async def score(self, request: ScoreRequest) -> Scored:
         """The engine's answer."""
         engine = await self.engine()
         async with self._places:
-            return await engine.score(request)
+            while True:
+                try:
+                    return await engine.score(request)
+                except Overloaded as error:
+                    if error.code != "queue_full":
+                        raise
+                await asyncio.sleep(FULL_S)
 
     async def flush_cache(self) -> int:
         """Tokens freed."""

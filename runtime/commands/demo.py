@@ -9,7 +9,7 @@ from importlib import import_module
 
 from ..cli import engine_options
 from ..console import heading, say, table
-from ..errors import InvalidRequest
+from ..errors import InvalidRequest, RamifyError
 from .modules import runnable
 from .starting import running
 from .watch import Call, Watched, show_calls
@@ -48,15 +48,22 @@ def run(said: argparse.Namespace) -> int:
         table(("example", "what it shows"), list(examples.items()), file=sys.stdout)
         return 0
     every: list[Call] = []
+    failed = []
     with running(engine_options(said)) as backend:
         watched = Watched(backend)
         started = time.perf_counter()
         for name, title in examples.items():
             heading(f"{name}: {title}")
-            import_module(f"{PACKAGE}.{name}").main(watched)
+            try:
+                import_module(f"{PACKAGE}.{name}").main(watched)
+            except RamifyError as error:  # the others are still worth seeing
+                failed.append(name)
+                say(f"{error}", file=sys.stdout)
             calls = watched.take()
             show_calls(calls, file=sys.stdout)
             every += calls
         say(f"\n{summary(every, time.perf_counter() - started)}", file=sys.stdout)
     say("The programs are in lang/examples; `ramify run FILE.py` runs one of your own.", file=sys.stdout)
-    return 0
+    if failed:
+        say(f"These examples failed: {', '.join(failed)}.")
+    return 1 if failed else 0

@@ -59,7 +59,7 @@ def render(chat: Chat, tokenizer: Tokenizer, template: ChatTemplate, *, messages
     whole = messages is None
     turns = [message_fields(message) for message in (chat.messages if whole else chat.messages[:messages])]
     inputs = (turns, tool_definitions(chat.tools), chat.template_kwargs)
-    open_last = whole and chat.continue_final and chat.messages[-1].role == "assistant" if chat.messages else False
+    open_last = whole and chat.continue_final and bool(chat.messages)
     options = {"add_generation_prompt": whole and chat.generation_prompt and not open_last, "continue_final_message": open_last}
 
     def run(turns: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]], variables: Mapping[str, Any]) -> str:

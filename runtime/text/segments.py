@@ -109,7 +109,7 @@ def _asks(prompt: Prompt) -> bool:
     only = prompt[0] if len(prompt) == 1 else None
     if not isinstance(only, Chat):
         return False
-    return not (only.continue_final and only.messages[-1].role == "assistant") and only.generation_prompt
+    return not only.continue_final and only.generation_prompt
 
 
 def _in_one_go(prompt: Prompt, tokenizer: Tokenizer, template: ChatTemplate) -> np.ndarray | None:

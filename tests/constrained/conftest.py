@@ -43,8 +43,8 @@ class Bench:
         return all(matcher.accept(byte) for byte in text.encode("utf-8", "surrogatepass")) and matcher.may_end
 
     def walk(self, grammar: bytes, rng: random.Random, *, patience: int = 60, limit: int = 600) -> str | None:
-        """A random text: each token drawn uniformly from the mask, the end token as soon as it is allowed with growing
-        preference, and after `patience` tokens the ones that close. None when `limit` tokens were not enough.
+        """A random text: each token drawn uniformly from the mask, the end token with a bias, and after `patience` tokens
+        rather the ones that close something. None when `limit` tokens were not enough.
 
         Every mask on the way must allow at least one token.
         """
@@ -53,18 +53,16 @@ class Bench:
             row = self.masks.fill([matcher])[0]
             allowed = allowed_tokens(row, self.vocabulary.size)
             assert len(allowed), f"no token is allowed after {output!r}"
-            if row_allows_stop := STOP in allowed:
-                if rng.random() < 0.3 or step > patience:
-                    assert matcher.accept(STOP)
-                    return output.decode("utf-8")
-            token = self._closing(allowed) if step > patience and rng.random() < 0.7 else None
+            if STOP in allowed and (step > patience or rng.random() < 0.3):
+                assert matcher.accept(STOP)
+                return output.decode("utf-8")
+            texts = allowed[allowed != STOP]
+            token = self._closing(texts) if step > patience and rng.random() < 0.7 else None
+            token = int(rng.choice(texts)) if token is None and len(texts) else token
             if token is None:
-                token = int(rng.choice(allowed))
-            if token == STOP:
                 continue
             assert matcher.accept(token), (output, token)
             output += self.vocabulary.tokens[token]
-            del row_allows_stop
         return None
 
     def _closing(self, allowed: Any) -> int | None:

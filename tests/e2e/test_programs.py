@@ -17,7 +17,7 @@ PREFACE = "A list of towns and what they are known for. " * 12
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[sgl.Engine]:
-    with sgl.Engine(in_process=True, threads=1, kv_tokens=8192, dtype="float32") as started:
+    with sgl.Engine(in_process=True, threads=1, kv_tokens=8192, dtype="float32", queue=4) as started:
         yield started
 
 
@@ -104,6 +104,15 @@ def test_what_follows_a_choice_continues_from_its_tokens(engine, method):
     assert state["town"] in towns
     after = state.explain("x")
     assert after.continuation == "continued" and after.computed <= tokens_in(engine, ".") + 1
+
+
+def test_more_calls_than_the_queue_holds_wait_for_their_turn(engine):
+    @sgl.function
+    def program(s, i):
+        s += f"Town {i}:" + sgl.gen("x", n=3) + sgl.select("y", ["a", "b"])
+
+    states = program.run_batch([{"i": i} for i in range(12)], backend=engine, temperature=1.0, max_new_tokens=3)
+    assert [len(state["x"]) for state in states] == [3] * 12 and {state["y"] for state in states} <= {"a", "b"}
 
 
 @dataclass(frozen=True)

@@ -286,6 +286,30 @@ def stopped_soon(backend: Endless) -> None:
     assert backend.stopped == 1
 
 
+async def test_a_reader_that_gives_up_disturbs_nobody():
+    release = asyncio.Event()
+
+    async def script(prompt: str) -> str:
+        while not release.is_set():
+            await asyncio.sleep(0.001)
+        return "done"
+
+    @sgl.function
+    async def program(s):
+        s += sgl.gen("x") + sgl.gen("y")
+        await s.get("y")
+
+    state = program.run(backend=Scripted(script), stream=True)
+    reads = (lambda: state.get("x"), lambda: state.get("never"), lambda: anext(state.text_async_iter()), state.wait)
+    for read in reads:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(read(), 0.02)
+    release.set()
+    assert (await state.get("x"), await state.get("y")) == ("done", "done")
+    with pytest.raises(KeyError):
+        await state.get("never")
+
+
 @sgl.function
 def qa(s, question):
     s += question + sgl.gen("answer")

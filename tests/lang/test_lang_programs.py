@@ -585,6 +585,54 @@ def test_a_scope_is_the_text_that_was_appended_within():
     assert state["inner"] == "b-c" and state["x"] == "-"
 
 
+def test_a_scope_cannot_be_read_before_it_has_ended():
+    @sgl.function
+    def program(s):
+        try:
+            with s.var_scope("inner"):
+                s += "a"
+                s["inner"]
+        except sgl.InvalidRequest:
+            return s["inner"], list(s.text_iter("inner"))
+
+    assert program.run(backend=Scripted(echo)).ret_value == ("a", ["a"])
+
+
+def test_a_turn_ends_even_if_what_stands_in_it_raises():
+    @sgl.function
+    def program(s):
+        try:
+            with s.user():
+                s += "a"
+                raise ValueError
+        except ValueError:
+            s += sgl.assistant("b")
+
+    assert [m["role"] for m in program.run(backend=Scripted(echo)).messages()] == ["user", "assistant"]
+
+
+def test_a_program_can_iterate_over_its_own_text():
+    """It ends with what was appended so far, or the program would wait for itself."""
+
+    @sgl.function
+    def program(s):
+        s += "a" + sgl.gen("x")
+        first = list(s.text_iter())
+        s += "b"
+        return first, list(s.text_iter()), list(s.fork(1)[0].text_iter())
+
+    assert program.run(backend=Scripted(["1 2"])).ret_value == (["a", "1", " 2"], ["a", "1", " 2", "b"], ["a1 2b"])
+
+
+def test_a_state_can_be_used_after_its_run():
+    state = sgl.function(lambda s: s.__iadd__("a")).run(backend=Scripted(["x", "y", "z"]))
+    state += sgl.gen("x")
+    forks = state.fork(2)
+    forks += sgl.gen("y")
+    assert (state["x"], forks[0]["y"], forks[1].text()) == ("x", "y", "axz")
+    assert "".join(forks[0].text_iter()) == "axy" and "".join(state.text_iter()) == "ax"
+
+
 def test_variables_can_be_set_and_asked_for():
     @sgl.function
     def program(s):

@@ -46,12 +46,16 @@ class Seq:
 
 @dataclass
 class Step:
-    """Copies happen first, then all writes, then all reads: (page, slot, the prefix that must be there)."""
+    """Copies happen first, then all writes, then all reads: (page, slot, the prefix that must be there).
+
+    wrecks: what a failed step behind this one has overwritten.
+    """
 
     number: int
     copies: list[tuple[int, int]] = field(default_factory=list)
     writes: list[tuple[int, int, Prefix]] = field(default_factory=list)
     reads: list[tuple[int, int, Prefix]] = field(default_factory=list)
+    wrecks: list[tuple[int, int]] = field(default_factory=list)
 
 
 class Choices(Protocol):
@@ -112,12 +116,18 @@ class Model:
         seq.planned, seq.last_step = end, self.plan.number
 
     def carry_out(self, step: Step) -> None:
-        for source, target in step.copies:
-            self.content[target] = list(self.content[source])
+        moved = [(target, list(self.content[source])) for source, target in step.copies]  # all at once, in no order
+        for target, content in moved:
+            self.content[target] = content
         for page, slot, prefix in step.writes:
             self.content[page][slot] = prefix
         for page, slot, prefix in step.reads:
             assert self.content[page][slot] == prefix, f"step {step.number} reads another prefix in page {page}, slot {slot}"
+        self.wreck(step.wrecks)
+
+    def wreck(self, slots: list[tuple[int, int]]) -> None:
+        for page, slot in slots:
+            self.content[page][slot] = None
 
     def touch(self, seq: Seq, length: int) -> None:
         self.now += 1
@@ -270,10 +280,12 @@ class Model:
         at = by.number(0, len(self.flying) - 1)
         failed = [*self.flying[at:], self.plan]
         first, last = failed[0].number, failed[-1].number
-        for step in failed:  # garbage, where they wrote at all
-            for page, slot, _ in step.writes:
-                self.content[page][slot] = None
+        garbage = [(page, slot) for step in failed for page, slot, _ in step.writes]
         del self.flying[at:]
+        if self.flying:
+            self.flying[-1].wrecks = garbage
+        else:
+            self.wreck(garbage)
         sure = [s for s in self.seqs if self.stands_on_settled(s)]
         self.cache.fail(first)
         for seq in list(self.seqs):

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 import ramify
-from ramify.runtime.cli import ENGINE_FLAGS, build_parser, engine_options, main, sampling_params
+from ramify.runtime.cli import ENGINE_FLAGS, build_parser, engine_options, main, parse, sampling_params
 from ramify.runtime.commands.bench import benchmarks
 from ramify.runtime.commands.doctor import machine
 from ramify.runtime.config import EngineOptions
@@ -129,6 +129,11 @@ def test_a_users_mistake_is_one_line_and_status_2(args: list[str], said: str, tm
     assert done.returncode == 2 and done.stdout == ""
     last = done.stderr.splitlines()[-1]
     assert last.startswith(f"ramify {args[0]}: ") and said in last and "Traceback" not in done.stderr
+
+
+def test_arguments_of_a_program_may_stand_on_both_sides_of_flags() -> None:
+    said = parse(build_parser(), ["run", "file.py", "a=1", "--model", "m", "b=2"])
+    assert said.args == ["a=1", "b=2"] and engine_options(said) == EngineOptions(model="m")
 
 
 def test_bench_lists_every_benchmark_with_its_question() -> None:

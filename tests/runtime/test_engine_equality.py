@@ -113,7 +113,7 @@ def test_a_batch_gives_the_same_tokens_as_each_alone(dtype, expected, page_size,
 def test_preempted_sequences_say_the_same(dtype, expected):
     runner = Runner(MODEL_DIR, dtype=dtype, max_running=8, kv_tokens=2400, chunk_tokens=256, preempt_every=2)
     assert runner.run(prompts()) == expected
-    assert runner.engine.scheduler.preemptions > NUM_PROMPTS
+    assert runner.engine.scheduler.preemptions > 20
 
 
 def test_samples_of_one_prompt_and_written_out_forks_say_the_same(dtype, expected):

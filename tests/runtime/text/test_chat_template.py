@@ -103,10 +103,11 @@ def test_a_last_message_that_is_left_open_ends_with_its_own_text(family: Loaded,
     assert text.endswith((answer, answer.rstrip()))  # some templates strip what they write
 
 
-def test_only_an_assistants_message_is_left_open(family: Loaded) -> None:
-    asked = Chat(turns("question"))
-    left_open = Chat(turns("question"), continue_final=True)
-    assert render(left_open, family.tokenizer, family.template) == render(asked, family.tokenizer, family.template)
+def test_a_message_of_any_role_can_be_left_open(family: Loaded) -> None:
+    closed, _ = render(Chat(turns("question"), generation_prompt=False), family.tokenizer, family.template)
+    left_open, _ = render(Chat(turns("question"), continue_final=True), family.tokenizer, family.template)
+    assert closed is not None and left_open is not None
+    assert left_open.endswith("question") and closed.startswith(left_open)
 
 
 # ------------------------------------------------------------------------------ what users type is never a control token

@@ -1,0 +1,204 @@
+"""The compile processes: what comes back, what is stopped, and that nothing is left."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import pytest_asyncio
+from conftest import STOP, constraint_of
+
+from ramify.constrained.compiler import GrammarCompiler, _Cache
+from ramify.constrained.spec import Choice, Ebnf, JsonObject, JsonSchema, Regex
+from ramify.constrained.store import Envelope
+from ramify.constrained.worker import Setup, frame
+from ramify.runtime.errors import ConstraintError, EngineError
+
+PATIENT_S = 60.0
+SLOW = constraint_of({"type": "object", "properties": {f"property_{i}": {"type": "string", "maxLength": 100 + i} for i in range(400)}})
+"""Within all caps, and minutes of work for the engine."""
+
+
+# One event loop for the module: starting a worker takes seconds (it imports torch), so most tests share a compiler.
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest.fixture(scope="module")
+def vocabulary(bench) -> bytes:
+    return bench.vocabulary.to_bytes()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def compiler(vocabulary):
+    made = GrammarCompiler(vocabulary, time_s=PATIENT_S, workers=1)
+    yield made
+    pids = made.pids
+    await made.close()
+    assert made.pids == [] and not any(map(is_running, pids))
+
+
+def is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+async def test_every_kind_of_constraint_comes_back_as_a_matcher(bench, compiler):
+    asked = {
+        JsonSchema('{"type":"integer"}'): "12",
+        JsonObject(): "{}",
+        Regex("a+"): "aa",
+        Ebnf('root ::= "x"'): "x",
+        Choice(("p", "q")): "q",
+    }
+    compiled = await asyncio.gather(*(compiler.compile(c) for c in asked))
+    for grammar, text in zip(compiled, asked.values(), strict=True):
+        assert bench.accepts(grammar, text)
+    assert len(compiler.pids) == 1
+
+
+async def test_a_refusal_comes_back_with_code_message_and_place(compiler):
+    for _ in range(2):  # the second from the cache
+        with pytest.raises(ConstraintError, match="maxLength") as error:
+            await compiler.compile(JsonSchema('{"properties":{"a":{"maxLenght":3}}}'))
+        assert (error.value.code, error.value.param) == ("unsupported_schema", "/properties/a/maxLenght")
+
+
+async def test_a_constraint_over_its_cap_needs_no_process(vocabulary):
+    compiler = GrammarCompiler(vocabulary)
+    with pytest.raises(ConstraintError) as error:
+        await compiler.compile(Regex("a" * 3000))
+    assert error.value.code == "grammar_too_complex"
+    assert compiler.pids == []
+
+
+async def test_equal_constraints_asked_at_once_are_compiled_once(compiler):
+    results = await asyncio.gather(*(compiler.compile(Regex("b+")) for _ in range(50)))
+    assert all(result is results[0] for result in results)
+    assert await compiler.compile(Regex("b+")) is results[0]
+
+
+async def test_a_caller_that_gives_up_leaves_the_result_to_the_others(bench, compiler):
+    first = asyncio.create_task(compiler.compile(Regex("c+")))
+    second = asyncio.create_task(compiler.compile(Regex("c+")))
+    await asyncio.sleep(0)
+    first.cancel()
+    assert bench.accepts(await second, "cc")
+    with pytest.raises(asyncio.CancelledError):
+        await first
+
+
+async def test_a_compilation_is_killed_at_its_limit_and_the_next_one_works(bench, vocabulary):
+    compiler = GrammarCompiler(vocabulary, time_s=2.0, workers=1)
+    try:
+        await compiler.warm()
+        [pid] = compiler.pids
+        with pytest.raises(ConstraintError, match="longer than 2 s") as error:
+            await compiler.compile(SLOW)
+        assert error.value.code == "grammar_too_complex"
+        assert not is_running(pid)
+        assert bench.accepts(await compiler.compile(Regex("d")), "d")
+        assert len(compiler.pids) == 1 and compiler.pids != [pid]
+    finally:
+        await compiler.close()
+
+
+async def test_a_compilation_that_needs_too_much_memory_is_refused(vocabulary):
+    compiler = GrammarCompiler(vocabulary, time_s=PATIENT_S, memory_bytes=48 * 1024 * 1024, workers=1)
+    try:
+        with pytest.raises(ConstraintError, match="memory|two compile processes") as error:
+            await compiler.compile(SLOW)
+        assert error.value.code == "grammar_too_complex"
+    finally:
+        await compiler.close()
+
+
+async def test_a_worker_killed_in_the_middle_is_replaced_and_the_work_done_again(bench, compiler):
+    [pid] = compiler.pids
+    os.kill(pid, signal.SIGSTOP)  # so that the job is surely not done yet
+    asked = asyncio.create_task(compiler.compile(Regex("e+")))
+    await asyncio.sleep(0.05)
+    os.kill(pid, signal.SIGKILL)
+    assert bench.accepts(await asked, "e")
+    assert pid not in compiler.pids and len(compiler.pids) == 1
+
+
+async def test_close_ends_every_process_and_every_wait(vocabulary):
+    compiler = GrammarCompiler(vocabulary, time_s=PATIENT_S)
+    await compiler.warm()
+    pids = compiler.pids
+    assert len(pids) == 1 and all(map(is_running, pids))
+    waiting = asyncio.create_task(compiler.compile(SLOW))
+    await asyncio.sleep(0.05)
+    await compiler.close()
+    assert not any(map(is_running, pids))
+    with pytest.raises((asyncio.CancelledError, EngineError)):
+        await waiting
+    with pytest.raises(EngineError, match="closed"):
+        await compiler.compile(Regex("a"))
+    await compiler.close()
+
+
+async def test_a_cache_drops_the_least_recently_used_beyond_its_bytes():
+    cache = _Cache(3000)
+    asked = [Regex(letter) for letter in "abcd"]
+    for constraint in asked[:3]:
+        cache.put(constraint, bytes(300))
+    assert cache.get(asked[0]) is not None  # now the most recently used
+    cache.put(asked[3], bytes(300))
+    assert [cache.get(c) is not None for c in asked] == [True, False, True, True]
+    cache.put(asked[1], bytes(5000))
+    assert [cache.get(c) for c in asked] == [None] * 4
+
+
+PARENT = """
+import asyncio, os, sys
+from ramify.constrained.compiler import GrammarCompiler
+from ramify.constrained.vocabulary import Vocabulary
+
+async def main():
+    compiler = GrammarCompiler(Vocabulary.from_tokens([b"a", b""], stop_ids=[1]).to_bytes())
+    await compiler.warm()
+    print(*compiler.pids, flush=True)
+    await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+async def test_a_worker_ends_with_its_parent_however_that_ended():
+    path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
+    with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": path}) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        assert is_running(pid)
+        parent.kill()
+    for _ in range(500):
+        if not is_running(pid):
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"worker {pid} outlived its parent")
+
+
+async def test_a_worker_ends_at_the_end_of_its_input(vocabulary):
+    path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
+    command = [sys.executable, "-m", "ramify.constrained.worker"]
+    setup = frame(Setup(vocabulary, 1 << 30, 1.0))
+    done = subprocess.run(command, input=setup, capture_output=True, env=os.environ | {"PYTHONPATH": path}, timeout=120, check=False)
+    assert done.returncode == 0
+    assert b"ready" in done.stdout
+
+
+async def test_what_travels_names_its_vocabulary_and_engine(bench, compiler):
+    envelope = Envelope.from_bytes(await compiler.compile(Regex("a|b")))
+    assert envelope.engine == "xgrammar"
+    assert len(envelope.vocabulary) == len(envelope.key) == 32
+    matcher = bench.store.matcher(envelope.to_bytes())
+    assert matcher.accept(97) and matcher.accept(STOP)
