@@ -164,7 +164,8 @@ class GrammarCompiler:
         except BaseException as error:
             await self._end(worker)
             if isinstance(error, (asyncio.IncompleteReadError, ConnectionError, TimeoutError)):
-                raise EngineError("A grammar compile process did not start; its stderr says why. Is xgrammar installed?") from error
+                what = "A grammar compile process did not start; its stderr says why. Is xgrammar installed?"
+                raise EngineError(what) from error
             raise
         if not isinstance(answer, Ready):
             await self._end(worker)

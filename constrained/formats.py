@@ -56,5 +56,5 @@ NUMBER_FORMATS: dict[str, tuple[int, int] | None] = {
 }
 """OpenAPI's formats of numbers: bounds, or None where every number that is generated fits."""
 
-ANNOTATING_FORMATS = frozenset({"password", "path", "file-path", "directory-path", "binary", "textarea", "color", "phone", "markdown"})
+ANNOTATING_FORMATS = frozenset("password path file-path directory-path binary textarea color phone markdown".split())
 """Formats that say how to show or store a value; no specification defines which strings they allow."""

@@ -1,9 +1,9 @@
 """JSON as grammar: strings, values, literals, in the one form that is generated.
 
 Whitespace: `", "` between elements, `": "` after a key, none elsewhere. Strings: any character raw except `"`, `\\` and controls;
-the escapes of RFC 8259, where a `\\u` that is half of a surrogate pair comes with its other half; a string whose characters are counted has raw ones only.
-Numbers: at most 18 digits for
-integers, 16 + 15 digits and an exponent of two digits otherwise, so that every decoder reads them without loss of range.
+the escapes of RFC 8259, where a `\\u` that is half of a surrogate pair comes with its other half; a string whose characters are
+counted has raw ones only. Numbers: at most 18 digits for integers, 16 + 15 digits and an exponent of two digits otherwise, so
+that every decoder reads them without loss of range.
 """
 
 from __future__ import annotations
@@ -11,8 +11,24 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from .grammar import EMPTY, Alt, Chars, Grammar, Literal, Node, Ref, Repeat, Seq
-from .grammar import alt, any_of, chars, intersect, optional, repeat, seq
+from .grammar import (
+    EMPTY,
+    Alt,
+    Chars,
+    Grammar,
+    Literal,
+    Node,
+    Ref,
+    Repeat,
+    Seq,
+    alt,
+    any_of,
+    chars,
+    intersect,
+    optional,
+    repeat,
+    seq,
+)
 
 COMMA, COLON = Literal(", "), Literal(": ")
 DIGIT = chars([(0x30, 0x39)])
@@ -43,14 +59,18 @@ def _runs(raw: Node, escape: Node) -> Node:
     return seq(repeat(raw, 0, None), repeat(seq(escape, repeat(raw, 0, None)), 0, None))
 
 
+def _any_number_of(item: Node) -> Node:
+    return optional(seq(item, repeat(seq(COMMA, item), 0, None)))
+
+
 RULES: dict[str, Node] = {
     "json_escape": _escape(),
     "json_string": seq(Literal('"'), _runs(RAW, Ref("json_escape")), Literal('"')),
     "json_integer": INTEGER,
     "json_number": NUMBER,
     "json_pair": seq(Ref("json_string"), COLON, Ref("json_value")),
-    "json_object": seq(Literal("{"), optional(seq(Ref("json_pair"), repeat(seq(COMMA, Ref("json_pair")), 0, None))), Literal("}")),
-    "json_array": seq(Literal("["), optional(seq(Ref("json_value"), repeat(seq(COMMA, Ref("json_value")), 0, None))), Literal("]")),
+    "json_object": seq(Literal("{"), _any_number_of(Ref("json_pair")), Literal("}")),
+    "json_array": seq(Literal("["), _any_number_of(Ref("json_value")), Literal("]")),
     "json_value": alt(
         *map(Ref, ("json_object", "json_array", "json_string", "json_number")), *map(Literal, ("true", "false", "null"))
     ),

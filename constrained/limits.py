@@ -22,7 +22,8 @@ RULES = 50_000
 
 def too_complex(what: str, param: str | None = None) -> ConstraintError:
     """The refusal of a constraint that would cost too much: `what` is a sentence with the numbers."""
-    return ConstraintError(f"{what} Simplify the constraint, or split it over several calls.", code="grammar_too_complex", param=param)
+    message = f"{what} Simplify the constraint, or split it over several calls."
+    return ConstraintError(message, code="grammar_too_complex", param=param)
 
 
 def check_size(constraint: Constraint) -> None:

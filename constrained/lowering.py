@@ -18,8 +18,8 @@ from .spelling import confine
 def lower(constraint: Constraint, alphabet: Chars | None, read_ebnf: Callable[[str], Grammar]) -> Grammar:
     """The pruned grammar whose texts are outputs that satisfy `constraint`. Pure.
 
-    alphabet: what the vocabulary can write (`spelling.spellable`), None for everything. Raises ConstraintError: invalid_json_schema, unsupported_schema, unsupported_regex, invalid_grammar,
-    unsatisfiable_grammar, grammar_too_complex.
+    alphabet: what the vocabulary can write (`spelling.spellable`), None for everything. Raises ConstraintError:
+    invalid_json_schema, unsupported_schema, unsupported_regex, invalid_grammar, unsatisfiable_grammar, grammar_too_complex.
     """
     limits.check_size(constraint)
     match constraint:

@@ -9,8 +9,8 @@ its JSON pointer. What a generation produces is always valid under the schema. T
 - a property that discriminates the options of a `oneOf` is always present;
 - numbers, formats and character classes have the forms of `json_text.py`, `digits.py`, `formats.py` and `regex.py`.
 
-The way: decode, check sizes, check against the meta-schema, then per schema a rule of the grammar (`schema_rules.py` does each type).
-Nothing is ever fetched: a reference that leaves the schema is an error.
+The way: decode, check sizes, check against the meta-schema, then a rule of the grammar per schema
+(`schema_rules.py`). Nothing is ever fetched: a reference that leaves the schema is an error.
 """
 
 from __future__ import annotations

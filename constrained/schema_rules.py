@@ -175,11 +175,10 @@ class Lowering:
         """The properties that an object gets, with all that is said about each; None when its names are free."""
         names = self._listed_names(flat, pointer)
         declared = dict(flat.get("properties", {}))
-        if "properties" not in flat and names is None and not flat.get("required") and flat.get("additionalProperties") is not False:
-            return None
-        if flat.get("properties") == {} and not flat.get("required") and flat.get("additionalProperties", False) is not False:
-            return None  # `properties: {}` beside an explicit additionalProperties: a map
         other = flat.get("additionalProperties", True)
+        if names is None and not flat.get("required") and other is not False:
+            if "properties" not in flat or (not declared and "additionalProperties" in flat):
+                return None  # `properties: {}` beside an explicit additionalProperties is a map, too
         patterns = flat.get("patternProperties", {})
         for name in [*flat.get("required", ()), *(names or () if "properties" not in flat else ())]:
             if name not in declared and not any(_finds(p, name, pointer) for p in patterns):

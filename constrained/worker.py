@@ -1,9 +1,9 @@
 """A compile process: `python -m ramify.constrained.worker`, started and killed by `compiler.py`.
 
 It reads framed messages from stdin and answers on stdout: first `Setup`, answered by `Ready`, then one `Job` at a time, each
-answered by `Compiled`, `Refused` or `Failed`. A frame is its length (4 bytes, little endian) and a MessagePack value, decoded into these
-types and nothing else. The process ends at the end of stdin, when its parent dies, and when a job takes far longer than the
-parent would have waited. After set-up its address space is bounded, so a grammar cannot take the machine's memory.
+answered by `Compiled`, `Refused` or `Failed`. A frame is its length (4 bytes, little endian) and a MessagePack value, decoded
+into these types and nothing else. The process ends at the end of stdin, when its parent dies, and when a job takes far longer
+than the parent would have waited. After set-up its address space is bounded, so a grammar cannot take the machine's memory.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def main() -> None:
     from .xgrammar_backend import XGrammarCompiler
 
     compiler = XGrammarCompiler(setup.vocabulary)
-    compiler.compile(_FIRST)
+    _answer(compiler.compile, _FIRST)
     _bound_address_space(setup.memory_bytes)
     _write(outbox, Ready())
     while (job := _read(inbox, Job)) is not None:

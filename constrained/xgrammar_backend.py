@@ -122,7 +122,6 @@ def _reason(error: Exception) -> str:
 # ---- reading EBNF ---------------------------------------------------------------------------------------------------
 
 
-
 class _Serialized(msgspec.Struct):
     """The part of xgrammar's serialised grammar that is read: rules as [name, body, lookahead, ...], expressions as
     [kind, length, data...] at the offsets of `grammar_expr_indptr`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Protocol
 
@@ -106,14 +107,14 @@ class Ghosts:
     """Names of what was evicted lately, the oldest forgotten first: so that a miss can be explained."""
 
     def __init__(self, capacity: int = 4096):
-        self._names: dict[Hashable, None] = {}
+        self._names: OrderedDict[Hashable, None] = OrderedDict()
         self._capacity = capacity
 
     def add(self, name: Hashable) -> None:
         """Keep a name in mind. Changes state."""
         self._names[name] = None
         if len(self._names) > self._capacity:
-            del self._names[next(iter(self._names))]
+            self._names.popitem(last=False)
 
     def knows(self, name: Hashable) -> bool:
         """Whether the name is still in mind. Answers only."""

@@ -7,6 +7,8 @@ else it starts in the middle of a large run, so that it and the one before it bo
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import numpy as np
 
 from .keys import Int32
@@ -20,7 +22,9 @@ class PagePool:
         self.free = 0
         self._length: dict[int, int] = {}  # first page of a free run -> its length
         self._first: dict[int, int] = {}  # page behind a free run -> its first page
-        self._classes: list[dict[int, None]] = [{} for _ in range(num_pages.bit_length() + 1)]  # by bit length, first pages
+        # First pages by the bit length of their run's length. Ordered dicts: with plain ones, taking from the front again
+        # and again scans all that was taken before.
+        self._classes: list[OrderedDict[int, None]] = [OrderedDict() for _ in range(num_pages.bit_length() + 1)]
         self._used_classes = 0  # bit c: class c is not empty
         self._pins: dict[int, int] = {}
         self._aside: set[int] = set()  # given back while pinned: free once the last pin is gone

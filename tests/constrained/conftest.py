@@ -19,7 +19,27 @@ from ramify.constrained.store import GrammarStore
 from ramify.constrained.vocabulary import Vocabulary
 
 STOP = 256
-WORDS = ['", "', '": ', '{"', '"}', "true", "null", "name", "ab", "12", "00", ".5", "-1", "e1", " é", "漢字", "😀", '\\"', "\\u00", "]}"]
+WORDS = [
+    '", "',
+    '": ',
+    '{"',
+    '"}',
+    "true",
+    "null",
+    "name",
+    "ab",
+    "12",
+    "00",
+    ".5",
+    "-1",
+    "e1",
+    " é",
+    "漢字",
+    "😀",
+    '\\"',
+    "\\u00",
+    "]}",
+]
 
 
 @dataclass

@@ -93,7 +93,7 @@ def test_without_an_end_token_constrained_output_is_refused():
 
 @pytest.mark.parametrize("text", ["{}", "[1]", "no json", '{"model": {"vocab": 3}}'])
 def test_a_file_that_is_no_tokenizer_is_refused(text):
-    with pytest.raises(ModelError, match="tokenizer.json"):
+    with pytest.raises(ModelError, match=r"tokenizer\.json"):
         Vocabulary.from_tokenizer(text, stop_ids=[0])
 
 

@@ -20,7 +20,9 @@ from ramify.constrained.worker import Setup, frame
 from ramify.runtime.errors import ConstraintError, EngineError
 
 PATIENT_S = 60.0
-SLOW = constraint_of({"type": "object", "properties": {f"property_{i}": {"type": "string", "maxLength": 100 + i} for i in range(400)}})
+SLOW = constraint_of(
+    {"type": "object", "properties": {f"property_{i}": {"type": "string", "maxLength": 100 + i} for i in range(400)}}
+)
 """Within all caps, and minutes of work for the engine."""
 
 
@@ -113,7 +115,7 @@ async def test_a_compilation_is_killed_at_its_limit_and_the_next_one_works(bench
 async def test_a_compilation_that_needs_too_much_memory_is_refused(vocabulary):
     compiler = GrammarCompiler(vocabulary, time_s=PATIENT_S, memory_bytes=48 * 1024 * 1024, workers=1)
     try:
-        with pytest.raises(ConstraintError, match="memory|two compile processes") as error:
+        with pytest.raises(ConstraintError, match=r"memory|two compile processes") as error:
             await compiler.compile(SLOW)
         assert error.value.code == "grammar_too_complex"
     finally:
@@ -175,7 +177,9 @@ asyncio.run(main())
 
 async def test_a_worker_ends_with_its_parent_however_that_ended():
     path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
-    with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": path}) as parent:
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT], stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": path}
+    ) as parent:
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
         assert is_running(pid)
@@ -191,7 +195,9 @@ async def test_a_worker_ends_at_the_end_of_its_input(vocabulary):
     path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
     command = [sys.executable, "-m", "ramify.constrained.worker"]
     setup = frame(Setup(vocabulary, 1 << 30, 1.0))
-    done = subprocess.run(command, input=setup, capture_output=True, env=os.environ | {"PYTHONPATH": path}, timeout=120, check=False)
+    done = subprocess.run(
+        command, input=setup, capture_output=True, env=os.environ | {"PYTHONPATH": path}, timeout=120, check=False
+    )
     assert done.returncode == 0
     assert b"ready" in done.stdout
 

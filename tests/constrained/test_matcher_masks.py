@@ -77,7 +77,9 @@ def test_a_fork_goes_its_own_way_with_its_own_history(bench):
 
 
 def test_random_accepts_rollbacks_and_forks_agree_with_replaying_the_tokens(bench):
-    grammar = bench.compile(constraint_of({"type": "object", "properties": {"a": {"type": "number"}, "b": {"enum": ["x", "yy"]}}}))
+    grammar = bench.compile(
+        constraint_of({"type": "object", "properties": {"a": {"type": "number"}, "b": {"enum": ["x", "yy"]}}})
+    )
     rng = random.Random(0)
     matcher, history = bench.store.matcher(grammar), []
     for _ in range(300):
@@ -94,7 +96,11 @@ def test_random_accepts_rollbacks_and_forks_agree_with_replaying_the_tokens(benc
             history.append(token)
         replayed = bench.store.matcher(grammar)
         assert all(replayed.accept(token) for token in history)
-        assert (replayed.may_end, replayed.is_terminated, replayed.accepted) == (matcher.may_end, matcher.is_terminated, len(history))
+        assert (replayed.may_end, replayed.is_terminated, replayed.accepted) == (
+            matcher.may_end,
+            matcher.is_terminated,
+            len(history),
+        )
         assert (bench.masks.fill([replayed]) == bench.masks.fill([matcher])).all()
 
 
@@ -233,7 +239,9 @@ def test_a_choice_that_no_output_stands_for_is_refused(bench, options):
 def test_a_json_object_is_any_object_and_nothing_else(bench):
     grammar = bench.compile(JsonObject())
     assert all(bench.accepts(grammar, text) for text in ("{}", '{"a": {"b": [1, -2.5e3, "\\n", null]}}', '{"é😀": true}'))
-    assert not any(bench.accepts(grammar, text) for text in ("[]", "1", '{"a":1}', "{ }", '{"a": 01}', '{"a": "\n"}', '{"a": "\\ud800"}'))
+    assert not any(
+        bench.accepts(grammar, text) for text in ("[]", "1", '{"a":1}', "{ }", '{"a": 01}', '{"a": "\n"}', '{"a": "\\ud800"}')
+    )
     assert bench.accepts(grammar, '{"a": "\\ud83d\\ude00"}')
 
 
@@ -256,7 +264,9 @@ def test_ebnf_means_its_texts(bench, grammar):
     assert [t for t in no if bench.accepts(compiled, t)] == []
 
 
-@pytest.mark.parametrize("grammar", ["root ::= root", 'root ::= root "a"', 'root ::= "a" x\nx ::= y\ny ::= x', "root ::= []", 'root ::= "(" root ")"'])
+@pytest.mark.parametrize(
+    "grammar", ["root ::= root", 'root ::= root "a"', 'root ::= "a" x\nx ::= y\ny ::= x', "root ::= []", 'root ::= "(" root ")"']
+)
 def test_ebnf_without_a_finite_text_is_unsatisfiable(bench, grammar):
     with pytest.raises(ConstraintError) as error:
         bench.compile(Ebnf(grammar))
@@ -272,8 +282,24 @@ def test_a_dead_alternative_of_an_ebnf_is_never_entered(bench):
 @pytest.mark.parametrize(
     "grammar",
     [
-        *("", "root ::=", 'root ::= ("a"', 'x ::= "a"', "root ::= y", 'root ::= "a', 'root = "a"', "(" * 5000, "root ::= " + "(" * 5000),
-        *('root ::= "a" (="b")', 'root ::= Regex("a+")', "root ::= Token(5)", 'root ::= TagDispatch(("a", x))\nx ::= "b"', '\ud800'),
+        *(
+            "",
+            "root ::=",
+            'root ::= ("a"',
+            'x ::= "a"',
+            "root ::= y",
+            'root ::= "a',
+            'root = "a"',
+            "(" * 5000,
+            "root ::= " + "(" * 5000,
+        ),
+        *(
+            'root ::= "a" (="b")',
+            'root ::= Regex("a+")',
+            "root ::= Token(5)",
+            'root ::= TagDispatch(("a", x))\nx ::= "b"',
+            "\ud800",
+        ),
     ],
 )
 def test_ebnf_that_cannot_be_read_or_is_more_than_texts_is_invalid(bench, grammar):

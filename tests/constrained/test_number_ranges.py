@@ -28,7 +28,9 @@ def as_regex(node: Node) -> str:
     raise AssertionError(node)
 
 
-whole = st.one_of(st.integers(-30, 30), st.integers(-(10**6), 10**6), st.sampled_from([0, 9, 10, 99, 100, 101, -100, 10**17, -(10**17)]))
+whole = st.one_of(
+    st.integers(-30, 30), st.integers(-(10**6), 10**6), st.sampled_from([0, 9, 10, 99, 100, 101, -100, 10**17, -(10**17)])
+)
 ends = st.one_of(st.none(), whole)
 
 

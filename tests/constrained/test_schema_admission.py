@@ -93,7 +93,26 @@ def test_random_schemas_are_enforced_or_refused(bench):
     assert all(outcomes.values())
 
 
-INSTANCES: list[Any] = [None, True, 0, 1, 7, -1, 1.5, "", "a", "abc", [], [1], ["a", "a"], {}, {"a": 1}, {"a": "x", "b": 2}, {"k": "x"}, {"c": [1]}]
+INSTANCES: list[Any] = [
+    None,
+    True,
+    0,
+    1,
+    7,
+    -1,
+    1.5,
+    "",
+    "a",
+    "abc",
+    [],
+    [1],
+    ["a", "a"],
+    {},
+    {"a": 1},
+    {"a": "x", "b": 2},
+    {"k": "x"},
+    {"c": [1]},
+]
 
 
 def is_valid(validator: Any, instance: Any) -> bool:
@@ -129,7 +148,9 @@ def random_schema(rng: random.Random, depth: int) -> dict[str, Any]:
         case "object":
             schema = {"type": "object"}
             if rng.random() < 0.8:
-                schema["properties"] = {n: random_schema(rng, depth + 1) for n in rng.sample(["a", "b", "c", "k"], rng.randint(0, 3))}
+                schema["properties"] = {
+                    n: random_schema(rng, depth + 1) for n in rng.sample(["a", "b", "c", "k"], rng.randint(0, 3))
+                }
             maybe(rng, schema, "required", [["a"], ["b", "a"], ["k"]], 0.5)
             maybe(rng, schema, "additionalProperties", [False, True, {"type": "integer"}], 0.4)
             maybe(rng, schema, "minProperties", [0, 1, 2], 0.1)

@@ -37,7 +37,11 @@ CASES: list[tuple[str, Any, list[Any]]] = [
     ("type", {"type": "object"}, [{}, {"a": {"a": 1}}]),
     ("type", {"type": ["string", "null"]}, [None, "a"]),
     ("type", {"type": ["integer", "number"]}, [1, 0.1]),
-    ("enum", {"enum": ["a", 'q"', "\n", 1, None, [1, 2], {"a": "x"}, True]}, ["a", 'q"', "\n", 1, None, [1, 2], {"a": "x"}, True]),
+    (
+        "enum",
+        {"enum": ["a", 'q"', "\n", 1, None, [1, 2], {"a": "x"}, True]},
+        ["a", 'q"', "\n", 1, None, [1, 2], {"a": "x"}, True],
+    ),
     ("enum", {"type": "string", "enum": ["a", 1, None]}, ["a"]),
     ("enum", {"enum": [0, 1, 5, 100], "minimum": 1, "maximum": 10}, [1, 5]),
     ("enum", {"enum": ["a", "abc", ""], "minLength": 1, "pattern": "b|^a$"}, ["a", "abc"]),
@@ -53,7 +57,11 @@ CASES: list[tuple[str, Any, list[Any]]] = [
     ("exclusiveMinimum", {"type": "integer", "exclusiveMinimum": 1, "maximum": 100}, [2, 100]),
     ("exclusiveMinimum", {"type": "number", "exclusiveMinimum": 0}, [0.1, 1, 1.5]),
     ("exclusiveMinimum", {"type": "number", "exclusiveMinimum": 0.1, "maximum": 0.25}, [0.25]),
-    ("exclusiveMinimum", {"$schema": "http://json-schema.org/draft-04/schema#", "minimum": 1, "exclusiveMinimum": True}, [1.5, 2]),
+    (
+        "exclusiveMinimum",
+        {"$schema": "http://json-schema.org/draft-04/schema#", "minimum": 1, "exclusiveMinimum": True},
+        [1.5, 2],
+    ),
     ("exclusiveMaximum", {"type": "integer", "exclusiveMaximum": 100, "minimum": 7}, [7, 99]),
     ("exclusiveMaximum", {"type": "number", "minimum": 1, "exclusiveMaximum": 2}, [1, 1.5]),
     ("multipleOf", {"type": "integer", "multipleOf": 5}, [0, 5, 100]),
@@ -85,32 +93,68 @@ CASES: list[tuple[str, Any, list[Any]]] = [
     ("additionalProperties", {"type": "object", "required": ["b"], "additionalProperties": {"type": "string"}}, []),
     ("additionalProperties", {"type": "object", "properties": {}, "additionalProperties": {"type": "string"}}, [{}, {"a": "x"}]),
     ("patternProperties", {"type": "object", "patternProperties": {"^[ab]$": {"type": "integer"}}}, [{}, {"a": 1, "b": 2}]),
-    ("patternProperties", {"type": "object", "properties": {"a": True}, "patternProperties": {"a": {"type": "string"}}}, [{"a": "x"}]),
+    (
+        "patternProperties",
+        {"type": "object", "properties": {"a": True}, "patternProperties": {"a": {"type": "string"}}},
+        [{"a": "x"}],
+    ),
     ("patternProperties", {"required": ["a"], "patternProperties": {"a": {"const": 1}, "^a": {"type": "integer"}}}, [{"a": 1}]),
-    ("propertyNames", {"type": "object", "propertyNames": {"enum": ["a", "b"]}, "additionalProperties": {"type": "integer"}}, [{"a": 1, "b": 2}]),
+    (
+        "propertyNames",
+        {"type": "object", "propertyNames": {"enum": ["a", "b"]}, "additionalProperties": {"type": "integer"}},
+        [{"a": 1, "b": 2}],
+    ),
     ("propertyNames", {"type": "object", "propertyNames": {"pattern": "^[a-z]$"}}, [{}, {"a": None}, {"b": 2, "a": 1}]),
     ("propertyNames", {"type": "object", "propertyNames": {"minLength": 1, "maxLength": 1}}, [{"A": 1}]),
     ("propertyNames", {"type": "object", "properties": {"a": True, "bb": True}, "propertyNames": {"maxLength": 1}}, [{"a": 1}]),
     ("minProperties", {"type": "object", "minProperties": 1}, [{"a": 1}, {"c": 1}]),
-    ("minProperties", {"type": "object", "properties": {"a": True, "b": True, "c": True}, "minProperties": 2}, [{"a": 1, "b": 2}]),
+    (
+        "minProperties",
+        {"type": "object", "properties": {"a": True, "b": True, "c": True}, "minProperties": 2},
+        [{"a": 1, "b": 2}],
+    ),
     ("maxProperties", {"type": "object", "maxProperties": 1}, [{}, {"a": 1}]),
     ("maxProperties", {"type": "object", "maxProperties": 0}, [{}]),
-    ("maxProperties", {"properties": {"a": True, "b": True, "c": True}, "minProperties": 1, "maxProperties": 2}, [{"a": 1, "b": 2}]),
-    ("dependentRequired", {"type": "object", "properties": {"a": True, "b": True}, "dependentRequired": {"a": ["b"]}}, [{"b": 1}, {"a": 1, "b": 2}]),
-    ("dependentSchemas", {"properties": {"a": True, "b": True}, "dependentSchemas": {"a": {"properties": {"b": {"type": "string"}}}}}, [{"b": 1}]),
+    (
+        "maxProperties",
+        {"properties": {"a": True, "b": True, "c": True}, "minProperties": 1, "maxProperties": 2},
+        [{"a": 1, "b": 2}],
+    ),
+    (
+        "dependentRequired",
+        {"type": "object", "properties": {"a": True, "b": True}, "dependentRequired": {"a": ["b"]}},
+        [{"b": 1}, {"a": 1, "b": 2}],
+    ),
+    (
+        "dependentSchemas",
+        {"properties": {"a": True, "b": True}, "dependentSchemas": {"a": {"properties": {"b": {"type": "string"}}}}},
+        [{"b": 1}],
+    ),
     (
         "dependencies",
-        {"$schema": "http://json-schema.org/draft-07/schema#", "properties": {"a": True, "b": True}, "dependencies": {"a": ["b"]}},
+        {
+            "$schema": "http://json-schema.org/draft-07/schema#",
+            "properties": {"a": True, "b": True},
+            "dependencies": {"a": ["b"]},
+        },
         [{"b": 1}, {"a": 1, "b": 2}],
     ),
     ("items", {"type": "array", "items": {"type": "integer"}}, [[], [1], [1, 2, 3]]),
     ("items", {"items": False}, [[]]),
     ("items", {"type": "array", "items": {"$ref": "#"}}, [[], [[]]]),
-    ("prefixItems", {"type": "array", "prefixItems": [{"type": "integer"}, {"type": "string"}]}, [[], [1], [1, "a"], [1, "a", None]]),
+    (
+        "prefixItems",
+        {"type": "array", "prefixItems": [{"type": "integer"}, {"type": "string"}]},
+        [[], [1], [1, "a"], [1, "a", None]],
+    ),
     ("prefixItems", {"type": "array", "prefixItems": [{"type": "integer"}], "items": False, "minItems": 1}, [[1]]),
     (
         "additionalItems",
-        {"$schema": "http://json-schema.org/draft-07/schema#", "items": [{"type": "integer"}], "additionalItems": {"type": "string"}},
+        {
+            "$schema": "http://json-schema.org/draft-07/schema#",
+            "items": [{"type": "integer"}],
+            "additionalItems": {"type": "string"},
+        },
         [[], [1], [1, "a"]],
     ),
     ("minItems", {"type": "array", "items": {"type": "integer"}, "minItems": 2}, [[1, 2], [1, 2, 3]]),
@@ -120,12 +164,24 @@ CASES: list[tuple[str, Any, list[Any]]] = [
     ("uniqueItems", {"type": "array", "items": {"enum": ["a", "b", "b"]}, "uniqueItems": True}, [[], ["a", "b"]]),
     ("uniqueItems", {"type": "array", "items": {"enum": [1, 2, 3]}, "uniqueItems": True, "minItems": 2, "maxItems": 2}, [[1, 2]]),
     ("uniqueItems", {"type": "array", "uniqueItems": True, "maxItems": 1}, [[], [None]]),
-    ("unevaluatedProperties", {"allOf": [{"properties": A_INT}], "type": "object", "unevaluatedProperties": False}, [{}, {"a": 1}]),
+    (
+        "unevaluatedProperties",
+        {"allOf": [{"properties": A_INT}], "type": "object", "unevaluatedProperties": False},
+        [{}, {"a": 1}],
+    ),
     ("unevaluatedProperties", {"type": "object", "unevaluatedProperties": {"type": "integer"}}, [{"a": 1, "b": 2}]),
-    ("unevaluatedProperties", {"allOf": [{"properties": A_INT, "unevaluatedProperties": False}, {"properties": {"b": True}}], "type": "object"}, [{"a": 1}]),
+    (
+        "unevaluatedProperties",
+        {"allOf": [{"properties": A_INT, "unevaluatedProperties": False}, {"properties": {"b": True}}], "type": "object"},
+        [{"a": 1}],
+    ),
     ("unevaluatedItems", {"type": "array", "prefixItems": [True], "unevaluatedItems": False}, [[], [1], ["a"]]),
     ("anyOf", {"anyOf": [{"type": "integer"}, {"type": "string", "minLength": 2}, {"type": "null"}]}, [1, "ab", None]),
-    ("anyOf", {"type": "object", "properties": A_INT, "anyOf": [{"required": ["a"]}, {"properties": {"b": {"const": 1}}}]}, [{"a": 1}, {}]),
+    (
+        "anyOf",
+        {"type": "object", "properties": A_INT, "anyOf": [{"required": ["a"]}, {"properties": {"b": {"const": 1}}}]},
+        [{"a": 1}, {}],
+    ),
     ("oneOf", {"oneOf": [{"type": "integer"}, {"type": "string"}]}, [1, "a"]),
     ("oneOf", {"oneOf": [{"enum": [1, "a"]}, {"enum": [2, "b"]}]}, [1, "b"]),
     (
@@ -133,15 +189,35 @@ CASES: list[tuple[str, Any, list[Any]]] = [
         {"oneOf": [{"type": "object", "properties": {"k": {"const": v}, n: True}} for v, n in (("x", "a"), ("y", "b"))]},
         [{"k": "x", "a": 1}, {"k": "y"}],
     ),
-    ("oneOf", {"oneOf": [{"type": "object", "properties": {n: True}, "required": [n]} for n in ("a", "b")]}, [{"a": 1}, {"b": 1}]),
+    (
+        "oneOf",
+        {"oneOf": [{"type": "object", "properties": {n: True}, "required": [n]} for n in ("a", "b")]},
+        [{"a": 1}, {"b": 1}],
+    ),
     ("allOf", {"allOf": [{"type": ["integer", "string"]}, {"type": ["number", "null"]}, {"minimum": 1}], "maximum": 7}, [1, 7]),
-    ("allOf", {"allOf": [{"required": ["a"]}, {"properties": {"a": {"type": "integer"}}}, {"properties": {"a": {"maximum": 1}}}]}, [{"a": 1}]),
-    ("allOf", {"properties": A_INT, "additionalProperties": False, "allOf": [{"properties": {"b": True}}], "type": "object"}, [{"a": 1}]),
-    ("allOf", {"type": "array", "allOf": [{"prefixItems": [{"type": "integer"}]}, {"items": {"enum": [1, "a"]}}]}, [[1], [1, "a"]]),
+    (
+        "allOf",
+        {"allOf": [{"required": ["a"]}, {"properties": {"a": {"type": "integer"}}}, {"properties": {"a": {"maximum": 1}}}]},
+        [{"a": 1}],
+    ),
+    (
+        "allOf",
+        {"properties": A_INT, "additionalProperties": False, "allOf": [{"properties": {"b": True}}], "type": "object"},
+        [{"a": 1}],
+    ),
+    (
+        "allOf",
+        {"type": "array", "allOf": [{"prefixItems": [{"type": "integer"}]}, {"items": {"enum": [1, "a"]}}]},
+        [[1], [1, "a"]],
+    ),
     ("$ref", {"$ref": "#/$defs/n", "$defs": {"n": {"type": "integer"}}}, [1]),
     ("$ref", {"$ref": "#/$defs/n", "minimum": 5, "$defs": {"n": {"type": "integer"}}}, [5, 7]),
     ("$ref", {"$id": "https://x.test/s", "$ref": "https://x.test/s#/$defs/a~1b%25", "$defs": {"a/b%": {"type": "null"}}}, [None]),
-    ("$ref", {"type": "object", "properties": {"a": {"anyOf": [{"$ref": "#"}, {"type": "integer"}]}}}, [{"a": 1}, {"a": {"a": 1}}]),
+    (
+        "$ref",
+        {"type": "object", "properties": {"a": {"anyOf": [{"$ref": "#"}, {"type": "integer"}]}}},
+        [{"a": 1}, {"a": {"a": 1}}],
+    ),
     ("format", {"type": ["integer", "null"], "format": "uint8", "minimum": 99}, [99, 101, None]),
     ("format", {"type": "string", "format": "password", "minLength": 2}, ["ab"]),
 ]
@@ -201,7 +277,13 @@ def test_formats_say_yes_to_ordinary_values(bench):
     }
     for name, value in ordinary.items():
         assert bench.accepts(bench.compile(constraint_of({"type": "string", "format": name})), json.dumps(value)), name
-    for name, value in (("date", "2023-02-30"), ("time", "24:00:00Z"), ("ipv4", "256.1.1.1"), ("uuid", "123e4567"), ("email", "a@b")):
+    for name, value in (
+        ("date", "2023-02-30"),
+        ("time", "24:00:00Z"),
+        ("ipv4", "256.1.1.1"),
+        ("uuid", "123e4567"),
+        ("email", "a@b"),
+    ):
         assert not bench.accepts(bench.compile(constraint_of({"type": "string", "format": name})), json.dumps(value)), name
 
 
@@ -211,7 +293,12 @@ def test_a_number_format_bounds_the_number(bench, name):
     span = NUMBER_FORMATS[name]
     assert bench.accepts(grammar, "0")
     if span is not None:
-        assert [bench.accepts(grammar, str(n)) for n in (span[0] - 1, span[0], span[1], span[1] + 1)] == [False, True, True, False]
+        assert [bench.accepts(grammar, str(n)) for n in (span[0] - 1, span[0], span[1], span[1] + 1)] == [
+            False,
+            True,
+            True,
+            False,
+        ]
 
 
 @pytest.mark.parametrize("keyword", sorted(ANNOTATIONS - {"$schema", "$id", "id", "$vocabulary"}))

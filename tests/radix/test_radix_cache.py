@@ -354,6 +354,17 @@ def test_the_source_of_a_copy_outlives_its_eviction() -> None:
     cache.check()
 
 
+def test_a_copy_that_was_never_planned_is_not_shared() -> None:
+    cache = PrefixCache(num_pages=8, page_size=4)
+    remember(cache, range(8), step=1)
+    fork = cache.acquire(NS, [0, 1, 2, 3, 4, 5, 99], limit=6, step=2)
+    assert fork.copy is not None
+    cache.flush()
+    cache.release(fork, step=1)
+    assert cache.match(NS, range(6)).length == 4
+    cache.check()
+
+
 def test_without_a_page_for_the_copy_the_match_ends_at_the_page_before() -> None:
     cache = PrefixCache(num_pages=2, page_size=4)
     held = run(cache, range(8), step=1)
