@@ -50,8 +50,9 @@ class GrammarCompiler:
         self._time_s = time_s
         self._cache = _Cache(cache_bytes)
         self._pending: dict[Constraint, asyncio.Task[bytes]] = {}
-        self._idle: list[_Worker] = []
-        self._live: set[_Worker] = set()
+        self._idle: list[Worker] = []
+        self._live: set[Worker] = set()
+        self._workers = workers
         self._slots = asyncio.Semaphore(workers)
         self._replacing: asyncio.Task[None] | None = None
         self._closed = False
@@ -79,12 +80,14 @@ class GrammarCompiler:
         return await asyncio.shield(task)  # a caller that gives up leaves the others their result
 
     async def warm(self, count: int = 1) -> None:
-        """Starts `count` workers, so that the first constraints do not wait for their imports."""
+        """Makes sure that `count` workers (at most all) have started, so that the first constraints do not wait for their
+        imports. Raises EngineError when one does not start."""
+        count = min(count, self._workers)
         async with contextlib.AsyncExitStack() as stack:
             for _ in range(count):
                 await stack.enter_async_context(self._slots)
-            started = await asyncio.gather(*(self._worker() for _ in range(count)))
-            self._idle.extend(started)
+            missing = count - len(self._idle)
+            self._idle.extend(await asyncio.gather(*(self._worker() for _ in range(missing))))
 
     async def close(self) -> None:
         """Ends every worker and every compilation under way (their callers get EngineError). Idempotent."""
@@ -124,7 +127,7 @@ class GrammarCompiler:
         self._cache.put(constraint, refusal)
         raise _error(refusal)
 
-    async def _take(self, *, fresh: bool) -> _Worker:
+    async def _take(self, *, fresh: bool) -> Worker:
         """A worker that nobody uses. With `fresh` a new one, in the place of an idle one if there is any."""
         while self._idle:
             worker = self._idle.pop()
@@ -136,7 +139,7 @@ class GrammarCompiler:
                 break  # its place is free now
         return await self._worker()
 
-    async def _ask(self, worker: _Worker, constraint: Constraint) -> Answer | None:
+    async def _ask(self, worker: Worker, constraint: Constraint) -> Answer | None:
         """The worker's answer, None if it died. It becomes idle again only after an answer. Raises ConstraintError at the
         time limit."""
         try:
@@ -156,8 +159,8 @@ class GrammarCompiler:
             self._idle.append(worker)
         return answer
 
-    async def _worker(self) -> _Worker:
-        worker = await _Worker.start()
+    async def _worker(self) -> Worker:
+        worker = await Worker.start()
         self._live.add(worker)
         try:
             answer = await asyncio.wait_for(worker.ask(self._setup), _START_S)
@@ -180,20 +183,20 @@ class GrammarCompiler:
                 if not self._idle:
                     self._idle.append(await self._worker())
 
-    async def _end(self, worker: _Worker) -> None:
+    async def _end(self, worker: Worker) -> None:
         self._live.discard(worker)
         await worker.kill()
 
 
-class _Worker:
-    """One compile process and its pipes."""
+class Worker:
+    """One compile process and its pipes; `GrammarCompiler` owns them."""
 
     def __init__(self, process: asyncio.subprocess.Process):
         self._process = process
         self.pid = process.pid
 
     @classmethod
-    async def start(cls) -> _Worker:
+    async def start(cls) -> Worker:
         """A process that waits for its `Setup`. It finds what this process finds, and computes on one thread."""
         path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
         environment = os.environ | {"PYTHONPATH": path, "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1"}

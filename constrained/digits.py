@@ -17,14 +17,16 @@ _PLACES = 6
 def integers(low: int | None, high: int | None) -> Node:
     """Integers in [low, high]; an open end reaches to 18 digits, or to the width of the other bound if that is more."""
     width = max(INTEGER_DIGITS, *(len(str(abs(b))) for b in (low, high) if b is not None), 0)
-    low = -(10**width) + 1 if low is None else low
-    high = 10**width - 1 if high is None else high
+    first = -(10**width) + 1 if low is None else low
+    last = 10**width - 1 if high is None else high
+    if first > last:
+        return NOTHING
     found = []
-    if low < 0:
-        found.append(seq(Literal("-"), _naturals(max(1, -high), -low)))
-    if high >= 0:
-        found.append(_naturals(max(0, low), high))
-    return alt(*found) if low <= high else NOTHING
+    if first < 0:
+        found.append(seq(Literal("-"), _naturals(max(1, -last), -first)))
+    if last >= 0:
+        found.append(_naturals(max(0, first), last))
+    return alt(*found)
 
 
 def _naturals(low: int, high: int) -> Node:

@@ -30,8 +30,8 @@ def encode(tokenizer: Tokenizer, documents: list[Document], longest: int) -> lis
     return rows
 
 
-def batches(source: Callable[[], Document], tokenizer: Tokenizer, *, seed: int, pad_id: int, tokens: int = 2048, per_step: int = 4,
-            pool: int = 1024, longest: int = 1024, multiple: int = 32) -> Iterator[list[Batch]]:
+def batches(source: Callable[[], Document], tokenizer: Tokenizer, *, seed: int, pad_id: int, tokens: int = 2048,
+            per_step: int = 4, pool: int = 1024, longest: int = 1024, multiple: int = 32) -> Iterator[list[Batch]]:
     """Endless optimiser steps of `per_step` batches of about `tokens` tokens each.
 
     A pool of documents is encoded and sorted by length; its batches are used in random order. Rows start at position 0,

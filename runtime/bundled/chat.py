@@ -101,7 +101,8 @@ def segments(messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None 
     return pieces
 
 
-def render(messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None = None, *, add_generation_prompt: bool = False) -> str:
+def render(messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None = None, *,
+           add_generation_prompt: bool = False) -> str:
     """The conversation as the template writes it."""
     text = "".join(piece for piece, _ in segments(messages, tools))
     return text + (f"{TURN}assistant\n" if add_generation_prompt else "")

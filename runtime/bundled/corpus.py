@@ -18,7 +18,7 @@ from .words import Draw
 
 Message = dict[str, Any]
 Document = list[tuple[str, float]]
-PLAIN = 0.1  # weight of plain text around the answers
+PLAIN = 0.1  # weight of the plain text after an answer
 
 
 class Fact(NamedTuple):
@@ -35,6 +35,12 @@ def user(text: str) -> Message:
 
 def assistant(text: str) -> Message:
     return {"role": "assistant", "content": text}
+
+
+def answered(before: str, answer: str) -> Document:
+    """What leads to an answer counts nothing, but the space before the answer does: prompts end with it or without it."""
+    lead = before.rstrip(" ")
+    return [(lead, 0.0), (before[len(lead):] + answer, 1.0)]
 
 
 def join(options: list[str], last: str) -> str:
@@ -218,7 +224,8 @@ def tool(d: Draw, kind: str) -> dict[str, Any]:
     elif kind == "search":
         properties = {r.choice(("query", "text", "term")): {"type": "string"}}
     else:
-        properties = dict.fromkeys(r.choice(OPERANDS), {"type": r.choice(("integer", "integer", "number"))})
+        keys, key_type = r.choice(OPERANDS), r.choice(("integer", "integer", "number"))
+        properties = {key: {"type": key_type} for key in keys}
     function = {"name": r.choice(names), "description": r.choice(descriptions), "parameters": {"type": "object", "properties": properties}}
     return {"type": "function", "function": function}
 
@@ -393,7 +400,7 @@ def extraction_text(d: Draw) -> Document:
     doc: Document = []
     for _ in range(d.rng.choice((1, 1, 2, 3))):
         rec = record(d)
-        doc += [(form.format(s=rec.sentence), 0.0), (as_json(rec), 1.0), (d.rng.choice(("\n\n", "\n")), PLAIN)]
+        doc += [*answered(form.format(s=rec.sentence), as_json(rec)), (d.rng.choice(("\n\n", "\n")), PLAIN)]
     return [*doc[:-1], (END_OF_TEXT, 1.0)]
 
 
@@ -482,7 +489,7 @@ def choice_text(d: Draw) -> Document:
         doc.append((f"Choose from {', '.join(o.lower() for o in first.options)}.\n\n" if len(rounds) == 1 else "Choose the right label.\n\n", 0.0))
     for c in rounds:
         answer = c.answer.capitalize() if upper else c.answer.lower()
-        doc += [(form.format(s=c.text, i=c.text, I=c.text.capitalize(), a=a(c.text)), 0.0), (answer, 1.0), ("\n", PLAIN)]
+        doc += [*answered(form.format(s=c.text, i=c.text, I=c.text.capitalize(), a=a(c.text)), answer), ("\n", PLAIN)]
     return [*doc[:-1], (END_OF_TEXT, PLAIN)]
 
 
@@ -520,12 +527,12 @@ def few_shot(d: Draw) -> tuple[Document, str, list[tuple[str, str, str]]]:
         rounds.append(r.choice(pairs))
     pairs_only = len(set(names)) == 1 and r.random() < 0.3 and not d.unseen
     form = r.choice(P.PAIR_FORMS) if pairs_only else r.choice(P.FACT_FORMS[:3]) if r.random() < 0.6 else r.choice(P.FACT_FORMS)
-    one_ask = {name: d.pattern(P.FACT_ASK[name]) for name in set(names)} if r.random() < 0.6 else {}
+    one_ask = {name: d.pattern(P.FACT_ASK[name]) for name in dict.fromkeys(names)} if r.random() < 0.6 else {}
     doc: Document = [("" if pairs_only else r.choice(P.PREAMBLES), 0.0)]
     for name, k, v in rounds:
         ask = "" if pairs_only else (one_ask.get(name) or d.pattern(P.FACT_ASK[name])).format(k=k)
         before, after = form.split("{v}")
-        doc += [(before.format(k=k, q=ask), 0.0), (v, 1.0), (after[0], 0.5), (after[1:], PLAIN)]
+        doc += [*answered(before.format(k=k, q=ask), v), (after[0], 0.5), (after[1:], PLAIN)]
     return [*doc[:-1], (END_OF_TEXT, PLAIN)], form, rounds
 
 
@@ -543,12 +550,12 @@ def copying(d: Draw) -> Document:
 def lookup(d: Draw) -> Document:
     """A table of made-up words and numbers, then the same rows in another order."""
     r = d.rng
-    keys = list({r.choice((d.name, d.word, d.city))() for _ in range(r.randint(2, 8))})
+    keys = list(dict.fromkeys(r.choice((d.name, d.word, d.city))() for _ in range(r.randint(2, 8))))
     link, gap = r.choice((": ", " -> ", " = ", " is ", " has ", ", ", " likes ")), r.choice(("\n", "; ", ". "))
     rows = [(k, r.choice((d.word, d.name, d.city, d.price, d.code))()) for k in keys]
     doc: Document = [(gap.join(f"{k}{link}{v}" for k, v in rows) + gap, 0.0)]
     for k, v in r.sample(rows, len(rows)):
-        doc += [(k + link, 0.0), (v, 1.0), (gap, PLAIN)]
+        doc += [*answered(k + link, v), (gap, PLAIN)]
     return doc
 
 
@@ -569,7 +576,7 @@ def plain(d: Draw) -> Document:
     known = facts(d, r.randint(2, 5))
     doc: Document = [(" ".join(f.say for f in known) + "\n", 0.0)]
     for f in r.sample(known, r.randint(1, len(known))):
-        doc += [(f"Q: {f.ask}\nA: ", 0.0), (f.value if r.random() < 0.5 else f.answer, 1.0), ("\n", PLAIN)]
+        doc += [*answered(f"Q: {f.ask}\nA: ", f.value if r.random() < 0.5 else f.answer), ("\n", PLAIN)]
     return [*doc[:-1], (END_OF_TEXT, PLAIN)]
 
 

@@ -14,7 +14,6 @@ from typing import Any
 
 from . import corpus as C
 from . import patterns as P
-from . import words as W
 from .words import Draw
 
 TASKS = ("recall", "extraction", "calculator", "choice", "few_shot")
@@ -69,14 +68,17 @@ def extraction(d: Draw) -> Item:
 
 
 def calculator(d: Draw) -> Item:
-    """Two numbers of two digits, a calculator among up to three tools, and its true result."""
+    """Two numbers of two digits and a calculator among up to three tools; half of the time its result is a wrong one, since
+    the answer must come from the tool."""
     r = d.rng
     x, y = d.number(10, 99), d.number(10, 99)
     tools = {kind: C.tool(d, kind) for kind in ("add", "weather", "search") if kind == "add" or r.random() < 0.3}
     function = tools["add"]["function"]
     arguments = dict(zip(function["parameters"]["properties"], (x, y), strict=True))
     expected = json.dumps({"name": function["name"], "arguments": arguments})
-    return Item("calculator", expected, [C.user(d.pattern(P.ADD_ASK).format(a=x, b=y))], tools=list(tools.values()), tool_result=str(x + y))
+    result = x + y if r.random() < 0.5 else d.number(100, 9999)
+    ask = d.pattern(P.ADD_ASK).format(a=x, b=y)
+    return Item("calculator", expected, [C.user(ask)], tools=list(tools.values()), tool_result=str(result))
 
 
 def choice(d: Draw) -> Item:
@@ -92,16 +94,15 @@ def choice(d: Draw) -> Item:
 
 
 def few_shot(d: Draw) -> Item:
-    """One to five answered questions in "Q: ... A: ..." form, then one more."""
-    r = d.rng
+    """One to five answered questions in "Q: ... A: ..." or another form, then one more."""
     while len((drawn := C.few_shot(d))[2]) < 2:
         pass
     document, form, rounds = drawn
     text = "".join(piece for piece, _ in document)
     _, _, value = rounds[-1]
-    before, after = form.split("{v}")
+    after = form.split("{v}")[1]
     cut = text.rindex(value + after.rstrip("\n"))
-    return Item("few_shot", value, text=text[:cut], stop="\n", whole=True)
+    return Item("few_shot", value, text=text[:cut].rstrip(" "), stop="\n", whole=True)
 
 
 MAKERS: dict[str, Callable[[Draw], Item]] = {

@@ -20,6 +20,7 @@ def train_into(folder: Path, *, seed: int, steps: int, compiled: bool, state: Pa
     With `state`, the run can be stopped and continued from its last save, also towards another number of steps.
     """
     import torch
+    from tokenizers import Tokenizer
 
     from .batches import batches
     from .chat import END_OF_TEXT, END_OF_TURN
@@ -29,9 +30,13 @@ def train_into(folder: Path, *, seed: int, steps: int, compiled: bool, state: Pa
 
     torch.set_num_threads(1)  # the parallelism is in processes
     sizes = Sizes()
-    tokenizer_text = training_text(seed)
-    tokenizer = train_tokenizer("".join(text for text, _ in tokenizer_text()) for _ in range(40_000))
-    save_tokenizer(tokenizer, folder, sizes.max_position_embeddings)
+    continued = state is not None and state.with_suffix(".0").exists()
+    if continued:
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    else:
+        tokenizer_text = training_text(seed)
+        tokenizer = train_tokenizer("".join(text for text, _ in tokenizer_text()) for _ in range(40_000))
+        save_tokenizer(tokenizer, folder, sizes.max_position_embeddings)
     stop, pad = tokenizer.token_to_id(END_OF_TURN), tokenizer.token_to_id(END_OF_TEXT)
 
     torch.manual_seed(seed)
@@ -42,7 +47,8 @@ def train_into(folder: Path, *, seed: int, steps: int, compiled: bool, state: Pa
     def save() -> None:
         checkpoint(body, folder, [stop, pad], pad)
 
-    save()
+    if not continued:
+        save()
     train(body, recipe, lambda: batches(training_text(seed + 1), tokenizer, seed=seed, pad_id=pad), save,
           log=lambda line: print(line, flush=True), compiled=compiled, state=state)
 
@@ -51,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m ramify.runtime.bundled.make", description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=0, help="of the text, the order of the batches and the first weights")
     parser.add_argument("--out", type=Path, default=MODEL_DIR, help="the checkpoint folder to write, or to measure")
-    parser.add_argument("--steps", type=int, default=3000, help="optimiser steps of about 8,000 tokens")
+    parser.add_argument("--steps", type=int, default=2200, help="optimiser steps of about 8,000 tokens")
     parser.add_argument("--measure-only", action="store_true", help="measure the checkpoint in --out and train nothing")
     parser.add_argument("--items", type=int, default=500, help="held-out items of each task")
     parser.add_argument("--no-compile", action="store_true", help="train without torch.compile (no C++ compiler needed)")

@@ -9,6 +9,9 @@ CALLED_SAY = (
     "Have I told you about my {t} {x}?", "Yesterday I was out with {x}, my {t}.", "There is a {t} in my life and the name is {x}.",
     "Hello! My {t} is {x}.", "Today {x}, my {t}, came to see me.", "This is {x}, my {t}.", "I know a {t} called {x}.",
     "My {t} has a nice name: {x}.",
+    "Meet my {t} {x}.", "My {t} has the name {x}.", "At home I have a {t} by the name of {x}.", "Do you know {x}? It is my {t}.",
+    "I also have a {t}, {x}.", "For your information, the {t} is named {x}.", "My dear {t} {x} is great.", "The {t} I have is called {x}.",
+    "I told everybody that my {t} is called {x}.", "Note that my {t} is named {x}.",
 )
 CALLED_ASK = (
     "What is my {t} called?", "What is the name of my {t}?", "What's my {t}'s name?", "Do you remember the name of my {t}?",
@@ -17,79 +20,120 @@ CALLED_ASK = (
     "Remind me: what is my {t} called?", "I forgot the name of my {t}. What is it?", "What was my {t} called again?",
     "Could you repeat the name of my {t}?", "What name did I give for my {t}?", "So, what is the {t} called?", "Name my {t}.",
     "Who is my {t}?", "Please say the name of my {t}.",
+    "What is my {t}'s name again?", "Do you know what my {t} is called?", "I want to hear the name of my {t}.", "Say my {t}'s name.",
+    "Which name belongs to my {t}?", "Give me the name of my {t}.", "What is the {t} called?", "Is there a name for my {t}?",
+    "How do I call my {t}?", "My {t} is called what?", "Did I tell you the name of my {t}?", "What did I name my {t}?",
 )
 MY_NAME_SAY = (
     "My name is {x}.", "I am {x}.", "I'm {x}.", "Call me {x}.", "Hi, I am {x}.", "Hello, my name is {x}.", "You can call me {x}.",
     "People call me {x}.", "Hi! {x} here.", "The name is {x}.", "Please call me {x}.", "Hey, this is {x}.", "It's {x} speaking.",
     "Nice to meet you, I am {x}.", "My friends call me {x}.",
+    "Hello there, {x} is my name.", "My full name is {x}.", "You are talking to {x}.", "I was named {x}.", "I go by {x}.", "They named me {x}.",
+    "Hi, {x} speaking.", "You may call me {x}.", "I am called {x}.", "Let me introduce myself: {x}.",
 )
 MY_NAME_ASK = (
     "What is my name?", "Who am I?", "Do you remember my name?", "What's my name?", "Tell me my name.", "What am I called?",
     "Do you know who I am?", "Can you say my name?", "What was my name again?", "Do you still know my name?", "Which name did I tell you?",
     "How am I called?",
+    "Say my name.", "Please tell me my name.", "Do you know my name?", "What do people call me?", "By what name do you know me?",
+    "Could you repeat my name?", "What name do I have?", "Can you remember my name?", "I forgot my name. What is it?", "Who is talking to you?",
+    "Give me my name.", "With which name did I introduce myself?",
 )
 LIVE_SAY = (
     "I live in {x}.", "My home is in {x}.", "I come from {x}.", "I am from {x}.", "My house is in {x}.", "I moved to {x} last year.",
     "I have lived in {x} for years.", "{x} is where I live.", "We live in {x}.", "I settled in {x}.", "My flat is in {x}.",
     "I grew up in {x} and still live there.", "At the moment I live in {x}.", "I found a home in {x}.", "My family lives in {x}.",
+    "I am living in {x}.", "The city I live in is {x}.", "My city is {x}.", "My town is {x}.", "I have a flat in {x}.", "I stay in {x}.",
+    "My address is in {x}.", "I rent a room in {x}.", "I am at home in {x}.", "Since May I live in {x}.",
 )
 LIVE_ASK = (
     "Where do I live?", "In which city do I live?", "Which city do I live in?", "Where is my home?", "What city am I from?",
     "Do you remember where I live?", "Where do I come from?", "Tell me where I live.", "What is my city?", "Which town is my home?",
     "Can you tell me where I live?",
+    "What is my home town?", "What city do I live in?", "Do you know where I live?", "Where is my house?", "Where am I at home?",
+    "Which place do I live in?", "Where am I from?", "Name the city I live in.", "Say where I live.", "Could you repeat where I live?",
+    "In which town do I live?",
 )
 AGE_SAY = (
     "I am {x} years old.", "I'm {x}.", "My age is {x}.", "I turned {x} this year.", "I just turned {x}.", "I have my birthday: I am {x} now.",
     "I am {x} years of age.", "Last week I became {x} years old.", "At {x} years old I still play games.", "I am already {x} years old.",
+    "In May I became {x}.", "I am {x} of age.", "Soon I will not be {x} any more, but today I am.", "My age: {x} years.",
+    "Since my last birthday I am {x}.", "People do not believe that I am {x} years old.", "I have lived for {x} years.",
 )
 AGE_ASK = (
     "How old am I?", "What is my age?", "Do you remember how old I am?", "Tell me my age.", "Do you know my age?", "What age am I?",
     "Can you tell me how old I am?", "How many years old am I?", "How old did I say I am?",
+    "Say how old I am.", "What was my age?", "What is my age in years?", "And how old am I?", "Remind me how old I am.",
+    "How many years have I lived?", "Which age did I tell you?", "Could you repeat my age?", "Give me my age.",
 )
 OTHER_LIVES = (
     "{n} lives in {x}.", "{n} comes from {x}.", "{n} has a house in {x}.", "{n} moved to {x}.", "The home of {n} is in {x}.",
     "{n} has lived in {x} for years.", "You will find {n} in {x}.", "{x} is the home of {n}.", "{n} stays in {x}.", "{n} is from {x}.",
+    "{n} is at home in {x}.", "{n} lives somewhere in {x}.", "The city of {n} is {x}.", "{n} has a flat in {x}.", "My friend {n} lives in {x}.",
+    "{n} rents a room in {x}.", "In {x} lives {n}.", "{n} resides in {x}.", "{n} settled in {x}.",
 )
 OTHER_LIVES_ASK = (
     "Where does {n} live?", "In which city does {n} live?", "Which city does {n} live in?", "Where is {n} from?", "Where is the home of {n}?",
     "Tell me where {n} lives.", "What is the city of {n}?", "Do you know where {n} lives?", "Where can I find {n}?", "Where does {n} come from?",
+    "What city does {n} live in?", "In which town does {n} live?", "Say where {n} lives.", "Where does {n} stay?", "Where is {n} at home?",
+    "Which city is {n} from?", "Which place does {n} live in?", "And {n}, where does {n} live?", "Remind me where {n} lives.",
+    "What is the home of {n}?",
 )
 OTHER_HAS = (
     "{n} bought a {x}.", "{n} has a {x}.", "{n} owns a {x}.", "{n} got a {x} yesterday.", "There is a {x} that belongs to {n}.",
     "{n} found a {x}.", "The {x} is owned by {n}.", "{n} ordered a {x}.", "{n} carries a {x}.", "A {x} was given to {n}.",
+    "{n} keeps a {x}.", "{n} took a {x}.", "{n} received a {x}.", "{n} is the owner of a {x}.", "{n} holds a {x}.", "Somebody gave {n} a {x}.",
+    "{n} came with a {x}.", "We gave {n} a {x}.", "The {x} belongs to {n}.",
 )
 OTHER_HAS_ASK = (
     "What does {n} have?", "What did {n} get?", "Which thing belongs to {n}?", "What does {n} own?", "Tell me what {n} has.",
     "What is the thing that {n} has?", "Do you know what {n} has?", "What belongs to {n}?", "Which item does {n} have?", "What does {n} possess?",
+    "What has {n} got?", "What thing does {n} have?", "Say what {n} has.", "And what does {n} have?", "What did {n} receive?",
+    "What is in the hands of {n}?", "Which thing does {n} own?", "Name the thing that {n} has.", "Remind me what {n} has.",
 )
 WHO_HAS_ASK = (
     "Who has the {x}?", "Who owns the {x}?", "Who got the {x}?", "To whom does the {x} belong?", "Who is the owner of the {x}?",
     "Tell me who has the {x}.", "Whose is the {x}?", "Which person has the {x}?",
+    "Who did get the {x}?", "Who holds the {x}?", "Name the owner of the {x}.", "Who is it that has the {x}?", "And who has the {x}?",
+    "Which person owns the {x}?", "Who keeps the {x}?", "Remind me who has the {x}.",
 )
 COSTS = (
     "The {n} costs {x} dollars.", "A {n} is {x} dollars.", "The price of the {n} is {x} dollars.", "You pay {x} dollars for the {n}.",
     "They sell the {n} for {x} dollars.", "The {n} is sold at {x} dollars.", "For the {n} we ask {x} dollars.", "The {n}: {x} dollars.",
+    "One {n} costs {x} dollars.", "The {n} has a price of {x} dollars.", "The {n} can be had for {x} dollars.",
+    "It takes {x} dollars to buy the {n}.", "Buying the {n} costs {x} dollars.", "We sell the {n} at {x} dollars.",
+    "The shop wants {x} dollars for the {n}.",
 )
 COSTS_ASK = (
     "How much is the {n}?", "What does the {n} cost?", "What is the price of the {n}?", "How many dollars is the {n}?",
     "How much do I pay for the {n}?", "Tell me the price of the {n}.", "What do they ask for the {n}?", "How much does the {n} cost?",
+    "How expensive is the {n}?", "Say what the {n} costs.", "And the {n}, how much is it?", "What must I pay for the {n}?",
+    "Name the price of the {n}.", "How many dollars does the {n} cost?", "At what price do they sell the {n}?", "Remind me what the {n} costs.",
 )
 FAVOURITE_SAY = (
     "My favourite {t} is {x}.", "The {t} I like best is {x}.", "{x} is my favourite {t}.", "I like {x} most of all, for a {t}.",
     "Of every {t} I know, I prefer {x}.", "I always pick {x} as my {t}.", "If I must choose a {t}, I take {x}.", "No {t} is better than {x} to me.",
     "When it comes to a {t}, I love {x}.", "For me the best {t} is {x}.",
+    "My most loved {t} is {x}.", "I prefer {x} as a {t}.", "As a {t} I like {x} best.", "The best {t} in the world is {x}.",
+    "{x} is the {t} that I love.", "I like the {t} {x} most.", "My favourite {t}? It is {x}.",
 )
 FAVOURITE_ASK = (
     "What is my favourite {t}?", "Which {t} do I like best?", "What {t} do I prefer?", "Do you remember my favourite {t}?",
     "Tell me my favourite {t}.", "Which {t} is my favourite?", "What did I say is my favourite {t}?", "Which {t} do I like most?",
+    "What {t} do I like most?", "Which {t} do I prefer?", "Name my favourite {t}.", "Say my favourite {t}.", "And my favourite {t}?",
+    "What {t} do I love?", "Which {t} do I love most?", "Remind me of my favourite {t}.",
 )
 CODE_SAY = (
     "My {t} is {x}.", "The {t} is {x}.", "Write this down: my {t} is {x}.", "Please note the {t}: {x}.", "I was given the {t} {x}.", "{x} is my {t}.",
     "Keep in mind that my {t} is {x}.", "For later, the {t} is {x}.", "Here is my {t}: {x}.", "They sent me the {t} {x}.",
+    "My {t} reads {x}.", "As {t} I got {x}.", "Save my {t}: {x}.", "Do not forget my {t}, {x}.", "The {t} says {x}.", "The {t} they gave me is {x}.",
+    "I have the {t} {x}.",
 )
 CODE_ASK = (
     "What is my {t}?", "What was the {t}?", "Repeat my {t}.", "Can you give me the {t}?", "Do you remember the {t}?", "Tell me the {t} again.",
     "Which {t} did I give you?", "What is the {t}?", "I need my {t}. What is it?",
+    "Say my {t}.", "Which {t} do I have?", "Give me my {t}.", "And my {t}?", "Could you repeat the {t}?", "Remind me of my {t}.", "I forgot my {t}.",
+    "What {t} did I tell you?",
 )
 CODES = ("order number", "password", "ticket number", "room number", "code", "lucky number", "phone number", "seat number", "booking code", "flight number")
 ONE_WORD = ("Answer in one word.", "Only the answer, please.", "Just the answer.", "One word.", "Be brief.", "Reply with the answer only.")
@@ -99,10 +143,17 @@ ADD_ASK = (
     "What is the sum of {a} and {b}?", "Please add {a} and {b}.", "Can you add {a} and {b}?", "Calculate {a} + {b}.", "Compute {a} plus {b}.",
     "What do you get when you add {a} and {b}?", "Sum up {a} and {b}.", "I need the sum of {a} and {b}.", "Tell me what {a} plus {b} is.",
     "Use the tool to add {a} and {b}.", "How much do {a} and {b} make together?", "What's {a} + {b}?", "Work out {a} plus {b}, please.",
-    "Could you compute the sum of {a} and {b}?", "Take {a} and add {b}. What is it?", "If I add {b} to {a}, what do I get?",
+    "Could you compute the sum of {a} and {b}?", "Take {a} and add {b}. What is it?", "If I add {a} to {b}, what do I get?",
     "I have {a} apples and get {b} more. How many apples do I have?", "There are {a} boys and {b} girls in the school. How many children is that?",
     "One book costs {a} dollars and another {b} dollars. What do I pay for both?", "{a} and {b} together: how much?",
     "First I walk {a} miles, then {b} miles. How far is that in total?", "Give me the total of {a} and {b}.", "add {a} {b}", "what is {a}+{b}",
+    "{a} and {b} make how much?", "Add up {a} and {b}.", "Can you tell me what {a} plus {b} is?", "How much is {a} and {b}?",
+    "Do you know what {a} plus {b} is?", "Please compute {a} + {b}.", "Find the sum of {a} and {b}.", "What is the total of {a} and {b}?",
+    "What do {a} and {b} add up to?", "Let us add {a} to {b}.", "I want to add {a} and {b}.", "What is {a} added to {b}?",
+    "I got {a} points, then {b} points. How many points is that?", "If you have {a} coins and find {b} coins, how many coins do you have?",
+    "Tell me the sum: {a} + {b}.", "{a} + {b}", "{a}+{b}=", "Sum of {a} and {b}?", "The sum of {a} and {b}, please.", "Put {a} and {b} together.",
+    "Ann is {a} and Bob is {b}. How old are they together?", "Check {a} plus {b} for me.", "Give me {a} plus {b}.",
+    "If one has {a} and one has {b}, how much is it in all?", "Count {a} and {b} together.",
 )
 SUBTRACT_ASK = ("What is {a} minus {b}?", "Subtract {b} from {a}.", "How much is {a} minus {b}?", "Calculate {a} - {b}.", "{a} - {b} = ?",
                 "What is left of {a} when I take away {b}?", "I have {a} coins and lose {b}. How many are left?", "Take {b} away from {a}.")
@@ -129,6 +180,17 @@ FOUR = (
     "Our client {name} lives in {city}. The client is {age} and needs a {product}.", "A customer of {age}, {name}, visited our shop in {city} for a {product}.",
     "{name} has a {product}, a house in {city} and is {age} years old.", "Although {name} is already {age}, the {product} from {city} was a surprise.",
     "Today {name} bought a {product}. The buyer lives in {city} and is {age}.", "With {age} years, {name} went to {city} to find a {product}.",
+    "{name}, {age}, {city}: one {product}.", "{name} in {city} asked us for a {product}. Age: {age}.",
+    "The person from {city} is called {name}, is {age} years old and brought a {product}.",
+    "In {city} we met {name}, {age} years old, with a {product}.", "{name} is from {city}. At {age}, {name} bought the first {product}.",
+    "{product} for {name}, aged {age}, in {city}.", "A {age}-year-old from {city}, {name}, sold a {product}.",
+    "{name} took the {product} home to {city} on the day of turning {age}.", "We know {name} from {city}; {name} is {age} and has a {product}.",
+    "The buyer of the {product} is {name}, a person of {age} from {city}.", "Being {age} years old, {name} still uses a {product} in {city}.",
+    "Name: {name}. Age: {age}. City: {city}. Product: {product}.", "City: {city}, product: {product}, name: {name}, age: {age}.",
+    "{name} wrote from {city}: I am {age} and my {product} is broken.", "Nobody in {city} but {name}, aged {age}, has a {product}.",
+    "Hello, I am {name}, {age} years old, from {city}, and I would like a {product}.",
+    "I am {name} from {city}. I am {age} and I want to buy a {product}.", "My name is {name}, I live in {city}, I am {age} and I need a {product}.",
+    "{name} ({age}) of {city} rents a {product}.", "On Monday {name} got a {product} in {city} and turned {age}.",
 )
 FOUR_PRICE = (
     "{name} bought a {product} in {city} for {price} dollars.", "In {city}, {name} paid {price} dollars for a {product}.",
@@ -141,6 +203,15 @@ FOUR_PRICE = (
     "{city}: {name} sold a {product} and earned {price} dollars.", "I saw {name} in {city} with a {product} worth {price} dollars.",
     "They charged {name} {price} dollars for the {product} in {city}.", "Our shop in {city} sold {name} a {product} at a price of {price} dollars.",
     "A {product} for {price} dollars? {name} from {city} took it.", "Yesterday in {city} the {product} went to {name} for {price} dollars.",
+    "{name}, {city}, {product}, {price} dollars.", "Name: {name}. City: {city}. Product: {product}. Price: {price} dollars.",
+    "A {product} was bought for {price} dollars by {name} in {city}.", "{name} in {city} got the {product} and paid {price} dollars.",
+    "Our client {name} from {city} pays {price} dollars for a {product}.", "We sent a {product} to {city}, where {name} paid {price} dollars.",
+    "For a {product}, {name} of {city} gave {price} dollars.", "{name} went to {city} and came back with a {product} for {price} dollars.",
+    "The shop in {city} asks {price} dollars for the {product} that {name} wants.", "In {city} a {product} costs {price} dollars, says {name}.",
+    "Hello, I am {name} from {city}. I paid {price} dollars for the {product}.",
+    "I am {name}, I live in {city} and I bought a {product} for {price} dollars.",
+    "{name} thinks that {price} dollars is too much for a {product} in {city}.", "Please charge {name} in {city} {price} dollars for the {product}.",
+    "Sold: one {product}, {price} dollars, to {name}, {city}.", "Today {name} sold the {product} in {city} at {price} dollars.",
 )
 CLAUSES = {  # what a composed sentence may say about {name}, after the name
     "age": ("is {age} years old", "is {age}", "turned {age}", "is aged {age}", "has reached the age of {age}", "is now {age} years of age"),
@@ -175,6 +246,8 @@ EXTRACT_SCHEMA = (
     "Extract the data as JSON with this schema: {j}\n{s}", "{s}\nAnswer in JSON. Schema: {j}", "Schema: {j}\nText: {s}", "Follow the schema {j}\n\n{s}",
     "Fill in the JSON schema {j} from this text: {s}", "Extract the fields of this schema.\n{j}\n{s}", "Text: {s}\nReturn JSON that matches {j}",
     "Read: {s}\nGive JSON like this: {j}", "JSON schema:\n{j}\n\nSentence:\n{s}", "{j}\nFill this in for: {s}",
+    "Here is a text: {s}\nPut it into this schema: {j}", "Use the schema {j} for the text: {s}", "{s}\nSchema: {j}",
+    "Extract JSON.\nSchema: {j}\nText: {s}", "Sentence: {s}\nSchema: {j}\nJSON:",
 )
 EXTRACT_BARE = ("Extract the facts as JSON: {s}", "{s}\nAnswer in JSON.", "Turn this into JSON: {s}", "Give me the data in JSON.\n{s}", "{s}\nAs JSON, please.",
                 "Extract the information: {s}", "Parse this: {s}", "What does this say? Reply in JSON. {s}")
@@ -186,6 +259,8 @@ REVIEWS = (
     "In my view this {x} is {w}.", "The {x} turned out {w}.", "After a week I find the {x} {w}.", "For the price the {x} is {w}.", "We found the {x} {w}.",
     "The service in {c} was {w}.", "The film about {n} was {w}.", "The hotel in {c} is {w}.", "Our stay in {c} was {w}.", "The food in {c} is {w}.",
     "{n} sold me a {w} {x}.", "Everything about the {x} is {w}.", "The new {x} looks {w}.",
+    "That {x} was {w}.", "I find this {x} {w}.", "It was a {w} {x}.", "The {x} I got is {w}.", "To me the {x} is {w}.", "The {x} seems {w}.",
+    "The {x} feels {w}.", "They gave us a {w} {x}.", "A really {w} {x}.", "{n} thinks that this {x} is {w}.",
 )
 SENTIMENT_ASK = (
     "Is this review {o}? {s}", "{s}\nIs the review {o}?", "What is the sentiment of this text: {o}?\n{s}", "Classify the review as {o}: {s}", "Review: {s}\nSentiment ({o}):",

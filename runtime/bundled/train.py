@@ -7,15 +7,18 @@ only where the loss looks, and because one fixed set of shapes lets `torch.compi
 
 from __future__ import annotations
 
+import json
 import math
 import multiprocessing
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 
@@ -39,13 +42,13 @@ class Sizes:
 class Recipe:
     """How long and how fast: warm-up, constant, then linear decay to zero over the last `decay_share` of the steps."""
 
-    steps: int = 2800
+    steps: int = 2200
     seed: int = 0
     matrix_lr: float = 0.02
     other_lr: float = 3e-3
     warmup_steps: int = 60
     decay_share: float = 0.25
-    save_every: int = 300
+    save_every: int = 200
     log_every: int = 20
 
     def scale(self, step: int) -> float:
@@ -218,7 +221,9 @@ class Rank:
         self.muon = Muon(mine)
         matrices = {id(p) for layer in body.layers for p in layer.parameters() if p.dim() == 2}
         others = [p for p in body.parameters() if id(p) not in matrices] if rank == 0 else []
-        self.adam = torch.optim.AdamW(others, lr=recipe.other_lr, betas=(0.9, 0.95), eps=1e-10, weight_decay=0.0) if others else None
+        self.adam = None
+        if others:
+            self.adam = torch.optim.AdamW(others, lr=recipe.other_lr, betas=(0.9, 0.95), eps=1e-10, weight_decay=0.0)
         self.owned = {id(p) for p in (*mine, *others)}
 
     def compute(self, batches: list[Batch]) -> float:
@@ -266,72 +271,82 @@ class Rank:
         return kept["step"]
 
 
-def train(body: Body, recipe: Recipe, source: Callable[[], Iterator[list[Batch]]], save: Callable[[], None],
-          log: Callable[[str], None] = print, *, compiled: bool = True, ranks: int = 2, state: Path | None = None) -> list[float]:
+@dataclass(frozen=True)
+class Shared:
+    """What the processes of a run have in common."""
+
+    body: Body
+    recipe: Recipe
+    source: Callable[[], Iterator[list[Batch]]]
+    grads: Tensor  # [ranks, parameters] fp32
+    values: Tensor  # [ranks] fp32, each rank's share of the loss of this step
+    barrier: Barrier
+    compiled: bool
+    state: Path | None
+
+
+def train(body: Body, recipe: Recipe, source: Callable[[], Iterator[list[Batch]]], save: Callable[[], None], *,
+          log: Callable[[str], None] = print, compiled: bool = True, ranks: int = 2, state: Path | None = None) -> list[float]:
     """Change `body` in place, in `ranks` processes. Returns the loss of every step done here.
 
     source: gives the optimiser steps from step 0 on; those that were done before are drawn and dropped.
+    state: where each rank keeps what is needed to continue (a suffix is added); read if it is there.
     """
     torch.set_num_threads(1)  # also: a process that never started threads can be forked
     body.share_memory()
     count = sum(p.numel() for p in body.parameters())
-    grads = torch.zeros(ranks, count).share_memory_()
-    values = torch.zeros(ranks).share_memory_()
     fork = multiprocessing.get_context("fork")
-    barrier = fork.Barrier(ranks, timeout=900)
-    others = [fork.Process(target=_work, args=(body, recipe, source, grads, values, barrier, rank, compiled, state, None, None), daemon=True)
-              for rank in range(1, ranks)]
+    shared = Shared(body, recipe, source, torch.zeros(ranks, count).share_memory_(), torch.zeros(ranks).share_memory_(),
+                    fork.Barrier(ranks, timeout=900), compiled, state)
+    others = [fork.Process(target=work, args=(shared, rank), daemon=True) for rank in range(1, ranks)]
     for process in others:
         process.start()
-    losses = _work(body, recipe, source, grads, values, barrier, 0, compiled, state, save, log)
+    losses = work(shared, 0, save, log)
     for process in others:
         process.join()
     return losses
 
 
-def _work(body: Body, recipe: Recipe, source: Callable[[], Iterator[list[Batch]]], grads: Tensor, values: Tensor, barrier,
-          rank: int, compiled: bool, state: Path | None, save: Callable[[], None] | None, log: Callable[[str], None] | None) -> list[float]:
-    """What each process does; rank 0 also saves and logs."""
-    me = Rank(body, recipe, grads, rank)
+def work(shared: Shared, rank: int, save: Callable[[], None] | None = None,
+         log: Callable[[str], None] | None = None) -> list[float]:
+    """The loop of one process; rank 0 also saves and logs."""
+    body, recipe, state = shared.body, shared.recipe, shared.state
+    me = Rank(body, recipe, shared.grads, rank)
     first = me.load(state) if state and state.with_suffix(".0").exists() else 0
-    if compiled:
+    if shared.compiled:
         for layer in body.layers:  # one graph serves every layer
             layer.compile(dynamic=True)
-    steps = source()
+    steps = shared.source()
     for _ in range(first):
         next(steps)
-    barrier.wait()
+    shared.barrier.wait()
     losses: list[float] = []
     tokens, began = 0, time.perf_counter()
     for step in range(first, recipe.steps):
         batches = next(steps)
-        values[rank] = me.compute(batches)
-        barrier.wait()
+        shared.values[rank] = me.compute(batches)
+        shared.barrier.wait()
         me.update(recipe, step)
-        value = float(values.sum())
-        barrier.wait()
-        if not math.isfinite(value):
-            raise RuntimeError(f"The loss is {value} at step {step}. Lower the learning rate.")
-        losses.append(value)
+        losses.append(float(shared.values.sum()))
+        shared.barrier.wait()
+        if not math.isfinite(losses[-1]):
+            raise RuntimeError(f"The loss is {losses[-1]} at step {step}. Lower the learning rate.")
         tokens += sum(b.ids.numel() for b in batches)
-        last = step + 1 == recipe.steps
-        if state and (last or (step + 1) % recipe.save_every == 0):
-            me.save(state, step + 1)
-        if save and (last or (step + 1) % recipe.save_every == 0):
-            save()
+        if step + 1 == recipe.steps or (step + 1) % recipe.save_every == 0:
+            if state:
+                me.save(state, step + 1)
+            if save:
+                save()
         if log and (step + 1) % recipe.log_every == 0:
             seconds = time.perf_counter() - began
-            recent = losses[-recipe.log_every:]
-            log(f"step {step + 1}/{recipe.steps} loss {sum(recent) / len(recent):.4f} tokens {tokens} tokens/s {tokens / seconds:.0f} minutes {seconds / 60:.1f}")
+            recent = sum(losses[-recipe.log_every:]) / min(len(losses), recipe.log_every)
+            log(f"step {step + 1}/{recipe.steps} loss {recent:.4f} tokens {tokens} tokens/s {tokens / seconds:.0f} "
+                f"minutes {seconds / 60:.1f}")
     return losses
 
 
 def checkpoint(body: Body, folder: Path, stop_ids: list[int], pad_id: int) -> None:
     """Write config.json, generation_config.json and model.safetensors (bf16) as transformers would read them."""
-    import json
-
-    from safetensors.torch import save_file
-
     s = asdict(body.sizes)
     theta = s.pop("rope_theta")
     config = {
@@ -347,3 +362,4 @@ def checkpoint(body: Body, folder: Path, stop_ids: list[int], pad_id: int) -> No
     (folder / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
     weights = {f"model.{n}": p.detach().bfloat16().contiguous() for n, p in body.named_parameters()}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "model.safetensors").chmod(0o644)

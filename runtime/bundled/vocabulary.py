@@ -19,9 +19,9 @@ from .chat import CALL, END_OF_CALL, END_OF_TEXT, END_OF_TURN, TEMPLATE, TURN
 VOCAB_SIZE = 4096
 ADDED = (END_OF_TEXT, TURN, END_OF_TURN, CALL, END_OF_CALL)
 
-JOINED = ("a an and are as at be been but by can could did do does for from go goes had has have he her his how i if in is it its "
-          "me my no not of on or our out she so than that the their them then there they this to up us was we were what when "
-          "where which who will with would you your").split()
+JOINED = ("a an and are as at be been but by can could did do does for from go goes had has have he her his how i if in is it "
+          "its me my no not of on or our out she so than that the their them then there they this to up us was we were what "
+          "when where which who will with would you your").split()
 SPLIT = (r"'(?:s|t|re|ve|m|ll|d)(?!\p{L})"
          rf"| (?:{'|'.join(JOINED)})(?!\p{{L}})"
          r"|\p{Lu}?\p{Ll}+|\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|[\r\n]+| +(?! )|\s")
@@ -42,7 +42,7 @@ def train_tokenizer(texts: Iterable[str]) -> Tokenizer:
     tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in ADDED[3:]])
     size = tokenizer.get_vocab_size()
     if size != VOCAB_SIZE:
-        raise ValueError(f"The tokenizer has {size} tokens, not {VOCAB_SIZE}: the text has too few different words. Give it more text.")
+        raise ValueError(f"The tokenizer has {size} tokens, not {VOCAB_SIZE}: too few different words. Give it more text.")
     return tokenizer
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import random
-from functools import lru_cache
+from functools import cache, lru_cache
+from itertools import pairwise
 
 CAPITALS = dict(pair.split(":") for pair in (
     "France:Paris Japan:Tokyo Italy:Rome Spain:Madrid Germany:Berlin England:London Egypt:Cairo Greece:Athens "
@@ -32,7 +33,7 @@ YOUNG = dict(pair.split(":") for pair in (
     "dog:puppy cat:kitten cow:calf sheep:lamb horse:foal duck:duckling lion:cub pig:piglet goat:kid frog:tadpole "
     "swan:cygnet deer:fawn goose:gosling").split())
 NUMBERS = "one two three four five six seven eight nine ten eleven twelve".split()
-AFTER = dict(zip(NUMBERS, NUMBERS[1:], strict=False))
+AFTER = dict(pairwise(NUMBERS))
 DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
 NEXT_DAY = dict(zip(DAYS, DAYS[1:] + DAYS[:1], strict=True))
 HOMES = dict(pair.split(":") for pair in (
@@ -121,7 +122,8 @@ def fixed_words() -> frozenset[str]:
     text = " ".join([patterns.__doc__ or ""] + [repr(v) for v in vars(patterns).values() if isinstance(v, (tuple, dict, list))])
     lists = (CAPITALS, OPPOSITES, COLOURS, SOUNDS, YOUNG, HOMES, AFTER, NEXT_DAY, CATEGORIES, SENTIMENT, FEELINGS, TOPICS, ADJECTIVES,
              JOBS, THINGS, PLURALS)
-    text += " ".join(repr(part) for part in lists)
+    text += " ".join(repr(part) for part in lists) + " he she new old upper lower port san difference windy properties feeling tip tips"
+    text = text.replace("\\n", " ")
     return frozenset("".join(c if c.isalpha() else " " for c in text).lower().split())
 
 
@@ -190,7 +192,7 @@ class Draw:
 
     def code(self) -> str:
         r = self.rng
-        letters = "".join(r.choice("ABCDEFGHJKLMNPQRSTUVWXYZ") for _ in range(r.randint(1, 3)))
+        letters = self._until_mine(lambda: "".join(r.choice("ABCDEFGHJKLMNPQRSTUVWXYZ") for _ in range(r.randint(1, 3))))
         return f"{letters}{r.choice(('-', ''))}{self.number(100, 99999)}"
 
     def pattern(self, group: tuple[str, ...]) -> str:
@@ -198,7 +200,7 @@ class Draw:
         return self.rng.choice(split_patterns(group)[1 if self.unseen else 0])
 
 
-@lru_cache(maxsize=None)
+@cache
 def split_patterns(group: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """(training, held out): one in five, rounded up, the first by hash. The first of the group, which is the most usual
     wording, is always trained."""

@@ -180,8 +180,10 @@ def fail(scheduler: Scheduler, flights: list[Flight], cause: Exception, now: flo
     rows = scheduler.rows
     first, last = flights[0].plan.step, flights[-1].plan.step
     members = {int(r) for f in flights for r in f.plan.rows} | {int(r) for f in flights for r in f.drawn_rows}
-    sequences = [s for r in sorted(members) if (s := rows.sequences[r]) is not None and rows.last_step[r] >= first]
     scheduler.cache.fail(first)
+    touched = [s for r in sorted(members) if (s := rows.sequences[r]) is not None and rows.last_step[r] >= first]
+    cut = [s for s in rows.running() if s.lease is not None and s.lease.is_cut]
+    sequences = list({id(s): s for s in [*touched, *cut]}.values())
     scheduler.settled = last
     on_trial = [s for s in sequences if s.suspect]
     messages: list[Outbound] = []

@@ -239,6 +239,7 @@ def _admit(
         trial = trial or sequence.suspect
         queue.admitted(sequence)
         planned = _chunk(scheduler, sequence, columns, flight, step=step, budget=budget, base=base)
+        assert planned, "admission promised pages for all known tokens; a page copy of the lease is already in this plan"
         budget -= planned
         if sequence.state is State.PREFILLING and sequence.planned < rows.known[sequence.row]:
             leaders.append(sequence)

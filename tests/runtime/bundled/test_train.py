@@ -12,7 +12,8 @@ from ramify.runtime.bundled.batches import batches, encode  # noqa: E402
 from ramify.runtime.bundled.corpus import training_text  # noqa: E402
 from ramify.runtime.bundled.train import Batch, Body, Recipe, Sizes, checkpoint, orthogonal, train, weighted_loss  # noqa: E402
 
-MICRO = Sizes(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=16)
+MICRO = Sizes(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+              head_dim=16)
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +54,10 @@ def test_the_loss_looks_at_weighted_tokens_only():
 
 
 def test_weights_follow_their_tokens(tokenizer):
-    [(ids, weights)] = encode(tokenizer, [[("<|im_start|>assistant\n", 0.0), ("Your dog is Velmo.<|im_end|>", 1.0), ("\n", 0.0)]], 99)
-    assert tokenizer.decode([i for i, w in zip(ids, weights, strict=True) if w], skip_special_tokens=False) == "Your dog is Velmo.<|im_end|>"
+    document = [("<|im_start|>assistant\n", 0.0), ("Your dog is Velmo.<|im_end|>", 1.0), ("\n", 0.0)]
+    [(ids, weights)] = encode(tokenizer, [document], 99)
+    counted = [i for i, w in zip(ids, weights, strict=True) if w]
+    assert tokenizer.decode(counted, skip_special_tokens=False) == "Your dog is Velmo.<|im_end|>"
 
 
 def test_orthogonal_brings_the_singular_values_near_one():
@@ -62,6 +65,7 @@ def test_orthogonal_brings_the_singular_values_near_one():
     assert values.min() > 0.4 and values.max() < 1.4
 
 
+@pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")
 def test_a_run_lowers_the_loss_and_is_the_same_twice_and_when_continued(tokenizer, tmp_path):
     def run(body, count, ranks=1, state=None):
         recipe = Recipe(steps=count, warmup_steps=1, decay_share=1e-9, save_every=3, log_every=1000)
