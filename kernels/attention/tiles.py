@@ -20,7 +20,7 @@ TILE = 256
 FEW_ITEMS = 8
 """With at most this many items in a batch, sorting them by kind costs more calls than it saves arithmetic."""
 SCORES_PER_BATCH = 1 << 21
-"""Scores (fp32) that are in memory at once: 8 MiB, which stays in the last cache level."""
+"""Scores, or values of gathered K (fp32), that are in memory at once: 8 MiB, which stays in the last cache level."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ class TilePlanner:
         return runs
 
     def _items_at_once(self, rows: int) -> int:
-        return max(1, self._scores_per_batch // (rows * self.spec.num_kv_heads * TILE))
+        return max(1, self._scores_per_batch // (max(rows, self.spec.head_dim) * self.spec.num_kv_heads * TILE))
 
     def _batch(self, index: AttentionIndex, blocks: _Blocks, rows: int) -> tuple[_Blocks, Batch]:
         """The batch of some blocks, and the blocks in the order in which their results will stand."""

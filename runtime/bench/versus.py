@@ -22,7 +22,7 @@ from ..async_engine import AsyncEngine
 from ..config import EngineOptions
 from ..protocol import Delta, Finished, GenerateRequest, greedy, tokens
 
-SHAPE = {
+SHAPE: dict[str, Any] = {
     "hidden_size": 896,
     "num_hidden_layers": 24,
     "num_attention_heads": 14,
@@ -45,7 +45,9 @@ def checkpoint(folder: Path) -> Path:
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     torch.manual_seed(0)
-    model = Qwen2ForCausalLM(Qwen2Config(**SHAPE, rope_theta=1e6)).to(torch.bfloat16)
+    config = Qwen2Config(**SHAPE, rope_parameters={"rope_type": "default", "rope_theta": 1e6})
+    model: Any = Qwen2ForCausalLM(config)
+    model = model.to(torch.bfloat16)
     model.save_pretrained(place)
     tokenizer = Tokenizer(models.BPE({c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -38,6 +38,7 @@ def train_into(folder: Path, *, seed: int, steps: int, compiled: bool, state: Pa
         tokenizer = train_tokenizer("".join(text for text, _ in tokenizer_text()) for _ in range(40_000))
         save_tokenizer(tokenizer, folder, sizes.max_position_embeddings)
     stop, pad = tokenizer.token_to_id(END_OF_TURN), tokenizer.token_to_id(END_OF_TEXT)
+    assert stop is not None and pad is not None
 
     torch.manual_seed(seed)
     body = Body(sizes)
@@ -54,7 +55,7 @@ def train_into(folder: Path, *, seed: int, steps: int, compiled: bool, state: Pa
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m ramify.runtime.bundled.make", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m ramify.runtime.bundled.make", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seed", type=int, default=0, help="of the text, the order of the batches and the first weights")
     parser.add_argument("--out", type=Path, default=MODEL_DIR, help="the checkpoint folder to write, or to measure")
     parser.add_argument("--steps", type=int, default=2200, help="optimiser steps of about 8,000 tokens")

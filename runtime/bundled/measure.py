@@ -64,13 +64,14 @@ def fields(backend: Backend, items: list[Item], prompts: list[Prompt]) -> list[s
     """The JSON as a decoder constrained by the schema writes it: what the schema fixes is given, and values are generated
     up to what ends them. All items ask for as many fields."""
     written = ["{"] * len(items)
-    for index in range(len(items[0].schema["properties"])):
-        kinds = [list(item.schema["properties"].items())[index] for item in items]
+    properties = [list((item.schema or {})["properties"].items()) for item in items]
+    for index in range(len(properties[0])):
+        kinds = [listed[index] for listed in properties]
         written = [text + (", " if index else "") + f'"{key}": ' + ('"' if kind["type"] == "string" else "")
                    for text, (key, kind) in zip(written, kinds, strict=True)]
         answers = backend.generate([p._replace(prefix=text) for p, text in zip(prompts, written, strict=True)], max_tokens=32)
         for i, (answer, (_, kind)) in enumerate(zip(answers, kinds, strict=True)):
-            written[i] += re.match(r'[^"]*', answer)[0] + '"' if kind["type"] == "string" else re.match(r"[\d.]*", answer)[0]
+            written[i] += answer.partition('"')[0] + '"' if kind["type"] == "string" else _number(answer)
     return [text + "}" for text in written]
 
 
@@ -114,6 +115,12 @@ def same_json(answer: str, expected: str) -> bool:
         return False
 
 
+def _number(answer: str) -> str:
+    """The digits and points that an answer begins with."""
+    found = re.match(r"[\d.]*", answer)
+    return found[0] if found else ""
+
+
 class TransformersBackend:
     """Plain transformers on the CPU. dtype: "bfloat16" or "float32"."""
 
@@ -123,7 +130,7 @@ class TransformersBackend:
 
         self.torch, self.rows = torch, rows
         self.tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
-        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
+        self.model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
 
     def _text(self, prompt: Prompt) -> str:
         if not prompt.messages:

@@ -183,7 +183,7 @@ class Muon:
     @torch.no_grad()
     def step(self, lr: float) -> None:
         for shape, ps in self.stacks.items():
-            grads = torch.stack([p.grad for p in ps])
+            grads = torch.stack([p.grad for p in ps if p.grad is not None])
             velocity = self.velocity[shape].lerp_(grads, 1 - self.momentum)
             updates = orthogonal(grads.lerp_(velocity, self.momentum))
             scale = lr * max(1.0, shape[0] / shape[1]) ** 0.5
@@ -245,7 +245,7 @@ class Rank:
         for p in self.body.parameters():
             if id(p) in self.owned:
                 for other in range(self.ranks):
-                    if other != self.rank:
+                    if other != self.rank and p.grad is not None:
                         p.grad += self.grads[other, start:start + p.numel()].view_as(p)
             start += p.numel()
         scale = recipe.scale(step)

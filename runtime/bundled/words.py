@@ -11,33 +11,39 @@ import random
 from functools import cache, lru_cache
 from itertools import pairwise
 
-CAPITALS = dict(pair.split(":") for pair in (
+
+def _pairs(text: str) -> dict[str, str]:
+    """The mapping that "a:b c:d" writes down."""
+    return {key: value for key, _, value in (pair.partition(":") for pair in text.split())}
+
+
+CAPITALS = _pairs(
     "France:Paris Japan:Tokyo Italy:Rome Spain:Madrid Germany:Berlin England:London Egypt:Cairo Greece:Athens "
     "Russia:Moscow China:Beijing India:Delhi Norway:Oslo Sweden:Stockholm Finland:Helsinki Poland:Warsaw Austria:Vienna "
     "Portugal:Lisbon Ireland:Dublin Denmark:Copenhagen Hungary:Budapest Turkey:Ankara Iran:Tehran Peru:Lima Chile:Santiago "
     "Cuba:Havana Kenya:Nairobi Canada:Ottawa Thailand:Bangkok Vietnam:Hanoi Belgium:Brussels Morocco:Rabat "
-    "Switzerland:Bern Netherlands:Amsterdam Croatia:Zagreb Scotland:Edinburgh Australia:Canberra").split())
-OPPOSITES = dict(pair.split(":") for pair in (
+    "Switzerland:Bern Netherlands:Amsterdam Croatia:Zagreb Scotland:Edinburgh Australia:Canberra")
+OPPOSITES = _pairs(
     "hot:cold big:small fast:slow happy:sad light:dark high:low hard:soft wet:dry young:old full:empty rich:poor strong:weak "
     "early:late open:closed clean:dirty loud:quiet thick:thin near:far sweet:sour left:right long:short deep:shallow "
     "wide:narrow heavy:light cheap:expensive easy:difficult first:last inside:outside day:night good:bad "
-    "black:white up:down true:false love:hate front:back begin:end").split())
-COLOURS = dict(pair.split(":") for pair in (
+    "black:white up:down true:false love:hate front:back begin:end")
+COLOURS = _pairs(
     "grass:green snow:white blood:red coal:black lemon:yellow sky:blue carrot:orange chocolate:brown milk:white "
     "tomato:red night:black spinach:green banana:yellow ocean:blue pumpkin:orange cloud:white lavender:purple "
-    "cherry:red sun:yellow frog:green elephant:grey flamingo:pink").split())
-SOUNDS = dict(pair.split(":") for pair in (
+    "cherry:red sun:yellow frog:green elephant:grey flamingo:pink")
+SOUNDS = _pairs(
     "dog:woof cat:meow cow:moo duck:quack sheep:baa pig:oink lion:roar bee:buzz horse:neigh snake:hiss owl:hoot "
-    "frog:croak mouse:squeak wolf:howl").split())
-YOUNG = dict(pair.split(":") for pair in (
+    "frog:croak mouse:squeak wolf:howl")
+YOUNG = _pairs(
     "dog:puppy cat:kitten cow:calf sheep:lamb horse:foal duck:duckling lion:cub pig:piglet goat:kid frog:tadpole "
-    "swan:cygnet deer:fawn goose:gosling").split())
+    "swan:cygnet deer:fawn goose:gosling")
 NUMBERS = "one two three four five six seven eight nine ten eleven twelve".split()
-AFTER = dict(pairwise(NUMBERS))
+AFTER: dict[str, str] = dict(pairwise(NUMBERS))
 DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
-NEXT_DAY = dict(zip(DAYS, DAYS[1:] + DAYS[:1], strict=True))
-HOMES = dict(pair.split(":") for pair in (
-    "bird:nest bee:hive dog:kennel horse:stable spider:web bear:cave rabbit:burrow pig:sty fish:water lion:den").split())
+NEXT_DAY: dict[str, str] = dict(zip(DAYS, DAYS[1:] + DAYS[:1], strict=True))
+HOMES = _pairs(
+    "bird:nest bee:hive dog:kennel horse:stable spider:web bear:cave rabbit:burrow pig:sty fish:water lion:den")
 
 CATEGORIES = {
     "fruit": "apple banana cherry grape lemon mango orange peach pear plum strawberry melon apricot".split(),

@@ -15,7 +15,7 @@ from ..models.config import ModelConfig, check_tokenizer, read_config
 from ..models.weights import load_decoder
 from .executor import TorchExecutor
 from .kv_pool import KVPool
-from .memory import model_facts, probe
+from .memory import keep_freed_memory, model_facts, probe
 
 BUNDLED = Path(__file__).parents[1] / "bundled" / "model"
 """The default model's folder."""
@@ -73,6 +73,8 @@ def load_executor(options: EngineOptions, *, tokenizer_size: int | None = None, 
     decoder = load_decoder(
         folder, device=device, dtype=dtype, progress=lambda done, total: report("weights", done / max(total, 1))
     )
+    if device.type == "cpu":
+        keep_freed_memory()
     report("KV pool", 0.0)
     hardware = probe(options.device)
     config = resolve(options, hardware, facts)

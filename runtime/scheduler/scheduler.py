@@ -59,8 +59,9 @@ class Scheduler:
             return [Refused(request.key, refusal)]
         try:
             matcher = None if request.grammar is None else self._make_matcher(request.grammar)
-            for token in output.tolist() if matcher is not None else ():
-                matcher.accept(token)
+            if matcher is not None:
+                for token in output.tolist():
+                    matcher.accept(token)
         except Exception as error:  # a grammar that does not come back from its bytes fails alone
             return [Refused(request.key, Failure("invalid_grammar", f"The compiled grammar could not be loaded: {error}"))]
         wants, want_from = want_prompt_logprobs(prompt, request.logprobs)
