@@ -23,8 +23,12 @@ NOT_OURS = {"tests", "docs", "build", "dist", "node_modules", "__pycache__"}
 
 def package_folders() -> list[Path]:
     """Every folder below the root that holds Python files of the package, the root included."""
-    folders = {path.parent.relative_to(ROOT) for path in ROOT.rglob("*.py")}
-    return sorted(f for f in folders if not any(part in NOT_OURS or part.startswith(".") for part in f.parts))
+    found = []
+    for folder, inner, files in os.walk(ROOT):
+        inner[:] = [name for name in inner if name not in NOT_OURS and not name.startswith(".")]
+        if any(name.endswith(".py") for name in files):
+            found.append(Path(folder).relative_to(ROOT))
+    return sorted(found)
 
 
 def python(*args: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:

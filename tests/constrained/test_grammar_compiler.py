@@ -11,7 +11,7 @@ import time
 
 import pytest
 import pytest_asyncio
-from conftest import STOP, constraint_of
+from grammar_bench import STOP, constraint_of
 
 from ramify.constrained.compiler import GrammarCompiler, _Cache
 from ramify.constrained.spec import Choice, Ebnf, JsonObject, JsonSchema, Regex

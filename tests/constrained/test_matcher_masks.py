@@ -8,7 +8,7 @@ import random
 import msgspec
 import numpy as np
 import pytest
-from conftest import STOP, constraint_of
+from grammar_bench import STOP, constraint_of, make_bench
 
 from ramify.constrained.masks import Masks, allowed_tokens, allows
 from ramify.constrained.matcher import Matcher
@@ -206,8 +206,6 @@ def test_a_grammar_of_another_vocabulary_is_an_engine_error(bench):
 
 
 def test_several_stop_ids_all_end_the_output():
-    from conftest import make_bench
-
     vocabulary = Vocabulary.from_tokens([bytes([b]) for b in range(256)] + [b"", b"x"], stop_ids=[256, 257], size=258)
     two = make_bench(vocabulary)
     matcher = two.matcher(Regex("x?"))

@@ -9,7 +9,7 @@ from typing import Any
 
 import jsonschema_rs
 import pytest
-from conftest import constraint_of, loads, validator_of
+from grammar_bench import constraint_of, loads, validator_of
 
 from ramify.runtime.errors import ConstraintError
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import jsonschema_rs
 import pytest
-from conftest import constraint_of, loads, validator_of
+from grammar_bench import constraint_of, loads, validator_of
 
 from ramify.constrained.formats import ANNOTATING_FORMATS, NUMBER_FORMATS, STRING_FORMATS
 from ramify.constrained.grammar import Repeat

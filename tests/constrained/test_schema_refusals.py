@@ -7,7 +7,7 @@ import socket
 from typing import Any
 
 import pytest
-from conftest import constraint_of
+from grammar_bench import constraint_of
 from pydantic import BaseModel
 
 from ramify.constrained import limits

@@ -146,9 +146,8 @@ def test_stops_are_found_across_tokens_and_the_held_ids_spell_what_is_kept(share
     loop, engine = shared_loop_engine
     whole = loop.run_until_complete(generated(engine, ask("Tell me about the sea.")))
     stop = whole.text[len(whole.text) // 2 : len(whole.text) // 2 + 5]
-    cut = loop.run_until_complete(
-        generated(engine, ask("Tell me about the sea.", SamplingParams(max_new_tokens=150, temperature=0.0, stop=(stop,))))
-    )
+    stopping = SamplingParams(max_new_tokens=150, temperature=0.0, ignore_eos=True, stop=(stop,))
+    cut = loop.run_until_complete(generated(engine, ask("Tell me about the sea.", stopping)))
     assert cut.finish.reason == "stop" and cut.finish.matched == stop
     assert cut.text == whole.text[: whole.text.index(stop)]
     held = engine.tokenizer.decode(unpack_ids(cut.held)) + cut.tail

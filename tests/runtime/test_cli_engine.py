@@ -92,9 +92,15 @@ def test_a_chat_goes_on_from_the_ids_that_are_held() -> None:
     assert "There is no command /nonsense" in done.stderr
 
 
+def _obey_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_an_interrupt_stops_the_answer_and_not_the_chat() -> None:
     command = [*COMMAND, "chat", "--max-tokens", "4000", "--ignore-eos", "--seed", "1", *SMALL]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as chat:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    # A shell's background job ignores interrupts, and its children would too.
+    with subprocess.Popen(command, **pipes, text=True, preexec_fn=_obey_interrupts) as chat:
         assert chat.stdin and chat.stdout and chat.stderr
         chat.stdin.write("Tell me a long story.\n")
         chat.stdin.flush()
