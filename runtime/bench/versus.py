@@ -136,13 +136,12 @@ async def run(folder: Path, repeats: int, only: str, threads: int | None) -> dic
     peer = Transformers(place)
     engine = await AsyncEngine.start(EngineOptions(model=str(place), dtype="bfloat16", kv_tokens=40_000, threads=threads))
     ours = Ramify(engine)
+    scenarios = {"single": single, "batch": batch, "shared": shared_prefix}
     try:
-        if only in ("all", "single"):
-            figures["single"] = await single(ours, peer, repeats)
-        if only in ("all", "batch"):
-            figures["batch"] = await batch(ours, peer, repeats)
-        if only in ("all", "shared"):
-            figures["shared"] = await shared_prefix(ours, peer, repeats)
+        for name, scenario in scenarios.items():
+            if only in ("all", name):
+                figures[name] = await scenario(ours, peer, repeats)
+                print(name, json.dumps(figures[name]), flush=True)
     finally:
         await engine.close()
     return figures

@@ -150,7 +150,7 @@ def test_stops_are_found_across_tokens_and_the_held_ids_spell_what_is_kept(share
     cut = loop.run_until_complete(generated(engine, ask("Tell me about the sea.", stopping)))
     assert cut.finish.reason == "stop" and cut.finish.matched == stop
     assert cut.text == whole.text[: whole.text.index(stop)]
-    held = engine.tokenizer.decode(unpack_ids(cut.held)) + cut.tail
+    held = engine.tokenizer.decode(unpack_ids(cut.held), skip_special=True) + cut.tail
     assert held == "Tell me about the sea." + cut.text
     loop.run_until_complete(engine.ask("check"))
 
