@@ -1,4 +1,4 @@
-# Ramify: make demo | test | test-all | bench | check | wheel | clean
+# Ramify: make demo | test | test-all | bench | check | sanitize | wheel | clean
 #
 # Each of them makes a virtual environment if there is none, installs what it needs into it, once, and runs. Nothing else is
 # needed than Python 3.11 to 3.13 and make. VENV=folder takes another environment, PYTHON=command another Python,
@@ -15,7 +15,7 @@ export PYTHONSAFEPATH := 1
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test test-all bench check wheel clean
+.PHONY: help demo test test-all bench check sanitize wheel clean
 .DELETE_ON_ERROR:
 
 help:
@@ -41,6 +41,13 @@ check: $(VENV)/.stamp-dev
 	@mkdir -p .typing && ln -sfn .. .typing/ramify && ln -sf ../pyproject.toml .typing/pyproject.toml
 	@$(RUN) -m ruff check --quiet . && echo "ruff: no errors"
 	@$(RUN) -m pyright -p .typing --pythonpath $(RUN)
+
+# The C++ kernels on random shapes, in a build that finds reads and writes out of bounds and undefined behaviour.
+sanitize:
+	@mkdir -p build
+	$(CXX) -std=c++17 -O1 -g -fopenmp -fno-strict-aliasing -ffp-contract=off -fsanitize=address,undefined -fno-sanitize-recover=all \
+	  kernels/cpp/attention.cpp tests/kernels/cpp/attention_driver.cpp -o build/attention_driver
+	ASAN_OPTIONS=detect_leaks=0 build/attention_driver $(ARGS)
 
 wheel: $(VENV)/.stamp-venv
 	@$(RUN) -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .

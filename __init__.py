@@ -29,8 +29,10 @@ _HOME = {
         "user_end",
         "video",
     ),
-    "lang.backends.engine": ("Engine", "Runtime"),
-    "lang.backends.openai": ("OpenAI", "RuntimeEndpoint"),
+    "lang.backends.endpoint": ("RuntimeEndpoint",),
+    "lang.backends.engine": ("Engine",),
+    "lang.backends.openai": ("OpenAI",),
+    "lang.backends.server": ("Runtime",),
     "lang.choices": (
         "ChoicesDecision",
         "greedy_token_selection",
@@ -43,6 +45,7 @@ _HOME = {
     "lang.trace": ("Plan",),
     "runtime.errors": (
         "Aborted",
+        "AuthenticationFailed",
         "ConstraintError",
         "ContextLengthExceeded",
         "DeadlineExceeded",
@@ -51,7 +54,9 @@ _HOME = {
         "ModelError",
         "ModelNotFound",
         "Overloaded",
+        "PermissionDenied",
         "RamifyError",
+        "TooManyRequests",
     ),
     "runtime.protocol": ("SamplingParams",),
 }

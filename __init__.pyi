@@ -21,10 +21,10 @@ from .lang.api import user as user
 from .lang.api import user_begin as user_begin
 from .lang.api import user_end as user_end
 from .lang.api import video as video
+from .lang.backends.endpoint import RuntimeEndpoint as RuntimeEndpoint
 from .lang.backends.engine import Engine as Engine
-from .lang.backends.engine import Runtime as Runtime
 from .lang.backends.openai import OpenAI as OpenAI
-from .lang.backends.openai import RuntimeEndpoint as RuntimeEndpoint
+from .lang.backends.server import Runtime as Runtime
 from .lang.choices import ChoicesDecision as ChoicesDecision
 from .lang.choices import greedy_token_selection as greedy_token_selection
 from .lang.choices import token_length_normalized as token_length_normalized
@@ -36,6 +36,7 @@ from .lang.state import ProgramStateGroup as ProgramStateGroup
 from .lang.trace import Plan as Plan
 from .runtime import errors as errors
 from .runtime.errors import Aborted as Aborted
+from .runtime.errors import AuthenticationFailed as AuthenticationFailed
 from .runtime.errors import ConstraintError as ConstraintError
 from .runtime.errors import ContextLengthExceeded as ContextLengthExceeded
 from .runtime.errors import DeadlineExceeded as DeadlineExceeded
@@ -44,7 +45,9 @@ from .runtime.errors import InvalidRequest as InvalidRequest
 from .runtime.errors import ModelError as ModelError
 from .runtime.errors import ModelNotFound as ModelNotFound
 from .runtime.errors import Overloaded as Overloaded
+from .runtime.errors import PermissionDenied as PermissionDenied
 from .runtime.errors import RamifyError as RamifyError
+from .runtime.errors import TooManyRequests as TooManyRequests
 from .runtime.protocol import SamplingParams as SamplingParams
 
 __version__: str

@@ -54,7 +54,7 @@ class GrammarCompiler:
         self._live: set[Worker] = set()
         self._workers = workers
         self._slots = asyncio.Semaphore(workers)
-        self._replacing: asyncio.Task[None] | None = None
+        self._replacing: set[asyncio.Task[None]] = set()
         self._closed = False
 
     async def compile(self, constraint: Constraint) -> bytes:
@@ -64,7 +64,7 @@ class GrammarCompiler:
         is malformed, cannot be enforced, has no finite text, or costs more than the limits; EngineError when no worker starts
         and after `close`.
         """
-        limits.check_size(constraint)
+        limits.check_text(constraint)
         if self._closed:
             raise EngineError("The grammar compiler is closed.")
         known = self._cache.get(constraint)
@@ -92,7 +92,7 @@ class GrammarCompiler:
     async def close(self) -> None:
         """Ends every worker and every compilation under way (their callers get EngineError). Idempotent."""
         self._closed = True
-        tasks: list[asyncio.Task] = [*self._pending.values(), *([self._replacing] if self._replacing else [])]
+        tasks: list[asyncio.Task] = [*self._pending.values(), *self._replacing]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -148,7 +148,9 @@ class GrammarCompiler:
             answer = None
         except TimeoutError:
             await self._end(worker)
-            self._replacing = asyncio.create_task(self._replace())
+            replacing = asyncio.create_task(self._replace())
+            self._replacing.add(replacing)
+            replacing.add_done_callback(self._replacing.discard)
             raise limits.too_complex(f"Compiling the constraint took longer than {self._time_s:g} s.") from None
         except BaseException:
             await self._end(worker)
@@ -176,11 +178,11 @@ class GrammarCompiler:
         return worker
 
     async def _replace(self) -> None:
-        """Starts a worker for one that was killed, so that the next constraint does not wait for its imports. Without one it
+        """Starts a worker for one that was killed, so that a later constraint does not wait for its imports. Without one it
         would, so an error here can wait for that constraint."""
         with contextlib.suppress(EngineError):
             async with self._slots:
-                if not self._idle:
+                if len(self._live) < self._workers:
                     self._idle.append(await self._worker())
 
     async def _end(self, worker: Worker) -> None:

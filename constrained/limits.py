@@ -1,6 +1,8 @@
-"""How large a constraint may be, checked before anything is parsed; and what is refused for being more."""
+"""What a constraint may be before anything is parsed: how large, and text at all; and what is refused for being more."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from ..runtime.errors import ConstraintError
 from .spec import Choice, Constraint, Ebnf, JsonSchema, Regex
@@ -26,23 +28,30 @@ def too_complex(what: str, param: str | None = None) -> ConstraintError:
     return ConstraintError(message, code="grammar_too_complex", param=param)
 
 
-def check_size(constraint: Constraint) -> None:
-    """Raises ConstraintError `grammar_too_complex` when a constraint's text is over its cap. Costs microseconds."""
+def check_text(constraint: Constraint) -> None:
+    """Raises ConstraintError `grammar_too_complex` when a constraint's text is over its cap, `invalid_json_schema` or
+    `invalid_grammar` when it has a lone surrogate, which no encoding can write. Costs microseconds."""
     match constraint:
         case JsonSchema(schema):
-            _cap("JSON schema", len(schema.encode("utf-8", "surrogatepass")), SCHEMA_BYTES)
+            _check("JSON schema", [schema], SCHEMA_BYTES, "invalid_json_schema")
         case Regex(pattern):
-            _cap("regex", len(pattern.encode("utf-8", "surrogatepass")), REGEX_BYTES)
+            _check("regex", [pattern], REGEX_BYTES)
         case Ebnf(grammar):
-            _cap("EBNF grammar", len(grammar.encode("utf-8", "surrogatepass")), EBNF_BYTES)
+            _check("EBNF grammar", [grammar], EBNF_BYTES)
         case Choice(options):
             if len(options) > ENUM_VALUES:
                 raise too_complex(f"There are {len(options)} choices; at most {ENUM_VALUES} are taken.")
-            _cap("choices", sum(len(o.encode("utf-8", "surrogatepass")) for o in options), CHOICE_BYTES)
+            _check("list of choices", options, CHOICE_BYTES)
         case _:
             pass
 
 
-def _cap(what: str, found: int, most: int) -> None:
+def _check(what: str, texts: Sequence[str], most: int, code: str = "invalid_grammar") -> None:
+    try:
+        found = sum(len(text.encode()) for text in texts)
+    except UnicodeEncodeError as error:
+        half = ascii(error.object[error.start])
+        message = f"The {what} contains {half}, half of a surrogate pair, which is not a character."
+        raise ConstraintError(message, code=code) from None
     if found > most:
         raise too_complex(f"The {what} has {found} bytes; at most {most} are taken.")

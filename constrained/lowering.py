@@ -21,7 +21,7 @@ def lower(constraint: Constraint, alphabet: Chars | None, read_ebnf: Callable[[s
     alphabet: what the vocabulary can write (`spelling.spellable`), None for everything. Raises ConstraintError:
     invalid_json_schema, unsupported_schema, unsupported_regex, invalid_grammar, unsatisfiable_grammar, grammar_too_complex.
     """
-    limits.check_size(constraint)
+    limits.check_text(constraint)
     match constraint:
         case JsonSchema(text):
             grammar = schema.lower(text)

@@ -15,6 +15,7 @@ The way: decode, check sizes, check against the meta-schema, then a rule of the 
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
@@ -71,27 +72,47 @@ def _decoded(text: str | bytes) -> Any:
     try:
         return msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeEncodeError) as error:
-        raise _invalid(f"The schema is not JSON: {error}.") from error
+        raise _invalid(f"The schema is not JSON: {_why(text, error)}.") from error
     except RecursionError:
         raise limits.too_complex(f"The schema nests deeper than {limits.SCHEMA_DEPTH}.") from None
 
 
+def _why(text: str | bytes, error: Exception) -> str:
+    """The decoder's reason; it calls half of an escaped surrogate pair a truncated text."""
+    escapes = "\\ud" in (text if isinstance(text, str) else text.decode(errors="replace")).lower()
+    if escapes and "truncated" in str(error):
+        with contextlib.suppress(ValueError, RecursionError):
+            json.loads(text)
+            return "a string contains half of a surrogate pair (such as \\ud83d alone), which is not a character"
+    return str(error).removesuffix(".")
+
+
+_HOLDERS = frozenset(("properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies"))
+_LISTS = frozenset(("allOf", "anyOf", "oneOf", "prefixItems", "items"))
+
+
 def _check_caps(schema: Any) -> None:
-    """Depth, properties and enum values, counted over the whole text. A schema inside `properties` is two levels of JSON."""
+    """Depth, properties and enum values, counted over the whole text. What holds schemas, by name or in a list, is no level."""
     properties = 0
-    open_items = [(schema, 1)]
+    open_items = [(schema, 1, False)]
     while open_items:
-        item, depth = open_items.pop()
-        if depth > 2 * limits.SCHEMA_DEPTH:
+        item, depth, holds_schemas = open_items.pop()
+        if depth > limits.SCHEMA_DEPTH:
             raise limits.too_complex(f"The schema nests deeper than {limits.SCHEMA_DEPTH}.")
         if isinstance(item, list):
-            open_items.extend((part, depth + 1) for part in item if isinstance(part, (dict, list)))
-        elif isinstance(item, dict):
+            open_items.extend((part, depth + 1, False) for part in item if isinstance(part, (dict, list)))
+            continue
+        if not isinstance(item, dict):
+            continue
+        if not holds_schemas:
             named, values = item.get("properties"), item.get("enum")
             properties += len(named) if isinstance(named, dict) else 0
             if isinstance(values, list) and len(values) > limits.ENUM_VALUES:
                 raise limits.too_complex(f"An enum has {len(values)} values; at most {limits.ENUM_VALUES} are taken.")
-            open_items.extend((part, depth + 1) for part in item.values() if isinstance(part, (dict, list)))
+        for key, part in item.items():
+            if isinstance(part, (dict, list)):
+                is_holder = not holds_schemas and key in (_LISTS if isinstance(part, list) else _HOLDERS)
+                open_items.append((part, depth if is_holder else depth + 1, is_holder))
     if properties > limits.SCHEMA_PROPERTIES:
         raise limits.too_complex(f"The schema has {properties} properties; at most {limits.SCHEMA_PROPERTIES} are taken.")
 

@@ -133,14 +133,14 @@ def _regex(pattern: str | None) -> str | None:
     return pattern
 
 
-def gen_int(name: str | None = None, max_tokens: int | None = None, **said: Any) -> Gen:
+def gen_int(name: str | None = None, max_tokens: int | None = None, n: int | None = None, **said: Any) -> Gen:
     """`gen` whose text is an integer (the variable is its text, as in SGLang; `gen(type=int)` gives an int)."""
-    return _of_dtype(int, name, max_tokens, said)
+    return _of_dtype(int, name, max_tokens, {"n": n, **said})
 
 
-def gen_string(name: str | None = None, max_tokens: int | None = None, **said: Any) -> Gen:
+def gen_string(name: str | None = None, max_tokens: int | None = None, n: int | None = None, **said: Any) -> Gen:
     """`gen` whose text is a string in double quotes, written as in JSON."""
-    return _of_dtype(str, name, max_tokens, said)
+    return _of_dtype(str, name, max_tokens, {"n": n, **said})
 
 
 def _of_dtype(dtype: type, name: str | None, max_tokens: int | None, said: dict[str, Any]) -> Gen:
@@ -248,8 +248,10 @@ def set_default_backend(backend: Any) -> None:
     default.backend = None if backend is None else backend_of(backend)
 
 
-def flush_cache(backend: Any = None) -> bool:
-    """Forget what the backend has cached and nobody uses; True when it is done. False if there is no backend."""
+def flush_cache(backend: Any = None, empty_cache: bool = True) -> bool:
+    """Forget what the backend has cached and nobody uses; True when it is done. False if there is no backend.
+
+    empty_cache is accepted for SGLang's sake and changes nothing: the pool's memory stays the pool's."""
     if backend is None and default.backend is None:
         return False
     background.run(backend_of(backend).flush_cache(), "await backend.flush_cache()")

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..constrained.spec import Choice
+from ..runtime.choosing import mean
 from ..runtime.errors import EngineError, from_code
+from ..runtime.meta_info import meta_info
 from ..runtime.protocol import (
     Delta,
     Failure,
@@ -23,8 +25,7 @@ from ..runtime.protocol import (
     ScoreRequest,
 )
 from .backend import Backend
-from .choices import mean
-from .explain import choice_entries, meta_info
+from .explain import choice_entries
 from .nodes import Gen, Logprobs, Select
 from .run import Run
 
@@ -116,6 +117,7 @@ async def _select(run: Run, leaf: Select, prompt: Prompt, hint: ProgramHint, sho
         prompt=prompt,
         choices=leaf.choices,
         unconditional=leaf.method.requires_unconditional_logprobs,
+        keep=getattr(leaf.method, "rule", "all"),  # of a method of one's own only the program knows who wins
         hint=hint,
         priority=options.priority,
         deadline_s=options.deadline_s,

@@ -14,7 +14,10 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
+from msgspec.structs import replace
+
 from ..runtime.errors import InvalidRequest, from_code
+from ..runtime.meta_info import meta_info
 from ..runtime.protocol import (
     Delta,
     Event,
@@ -30,7 +33,6 @@ from ..runtime.protocol import (
 from .backend import Backend
 from .calls import collect as run_one
 from .calls import logprob_params
-from .explain import meta_info
 from .nodes import Logprobs
 from .sampling import engine_params
 
@@ -51,8 +53,12 @@ def asked(
     sampling_params: SamplingParams | Mapping[str, Any] | Sequence[Any] | None,
     input_ids: Sequence[int] | Sequence[Sequence[int]] | None,
     logprobs: Logprobs,
+    token_ids: Sequence[int] = (),
 ) -> Asked:
-    """The requests for these arguments. Raises InvalidRequest where they do not fit together."""
+    """The requests for these arguments. token_ids: whose log-probabilities are wanted beside each token's.
+
+    Raises InvalidRequest where they do not fit together.
+    """
     if (prompt is None) == (input_ids is None):
         raise InvalidRequest("Give either prompt (text) or input_ids (token ids), and not both.", param="prompt")
     segments, single = _segments(prompt, input_ids)
@@ -63,7 +69,9 @@ def asked(
     for segment, said in zip(segments, params, strict=True):
         sampling, constraint = engine_params(said)
         rid = f"generate-{next(_calls)}"
-        requests.append(GenerateRequest((segment,), sampling, constraint, logprob_params(logprobs), rid=rid))
+        wanted = logprob_params(logprobs)
+        wanted = replace(wanted, token_ids=tuple(token_ids)) if wanted.output else wanted
+        requests.append(GenerateRequest((segment,), sampling, constraint, wanted, rid=rid))
     several = not single or requests[0].sampling.n > 1
     return Asked(tuple(requests), several, bool(logprobs.return_text_in_logprobs))
 

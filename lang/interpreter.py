@@ -162,8 +162,10 @@ class Interpreter:
         self._put(Entry(End(), None))
 
     def cancel(self, fault: Fault) -> None:
-        """Stop the running call and fail what is queued."""
-        background.loop().call_soon_threadsafe(self._cancel, fault)
+        """Stop the running call and fail what is queued, and what is queued from now on."""
+        with self._lock:
+            self.fault = self.fault or fault  # at once: the End that is queued next must find it
+        background.loop().call_soon_threadsafe(self._stop)
 
     def _put(self, entry: Entry) -> None:
         with self._lock:
@@ -182,12 +184,10 @@ class Interpreter:
         """Start a child where its parent stands now."""
         self.transcript = parent.transcript.copy()
         self.log.append(parent.log.text())
-        self.fault = parent.fault
+        self.fault = self.fault or parent.fault
         self._start()
 
-    def _cancel(self, fault: Fault) -> None:
-        if self.fault is None:
-            self.fault = fault
+    def _stop(self) -> None:
         if self._task is not None and self._executing:
             self._task.cancel()
 

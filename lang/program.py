@@ -7,7 +7,7 @@ import contextvars
 import inspect
 import json
 import threading
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial, update_wrapper
 from typing import Any
@@ -27,8 +27,8 @@ from .trace import Plan, trace
 from .variables import Fault
 
 MAX_THREADS = 256
-# What a run may say for all its calls. `n` is missing: only a `gen` says how many texts it wants.
-SAMPLING_NAMES = (FIELDS | set(ALIASES)) - {"n"}
+# What a run may say for all its calls.
+SAMPLING_NAMES = FIELDS | set(ALIASES)
 LOGPROB_NAMES = frozenset(Logprobs.__dataclass_fields__)
 OPTION_NAMES = frozenset({"template_kwargs", "tools", "priority", "deadline_s", "tenant"})
 RUN_NAMES = SAMPLING_NAMES | LOGPROB_NAMES | OPTION_NAMES | {"use_thread"}  # the last is SGLang's and changes nothing
@@ -99,7 +99,7 @@ class Program:
 
     def run_batch(
         self,
-        batch_kwargs: Iterable[Mapping[str, Any]],
+        batch_kwargs: Iterable[Mapping[str, Any] | Sequence[Any]],
         *,
         num_threads: int | str = "auto",
         progress_bar: bool = False,
@@ -110,18 +110,29 @@ class Program:
     ) -> Any:
         """Run once for each dict of arguments, at most `num_threads` at a time ("auto": 256). Returns the states in order.
 
-        generator_style: an iterator of the states in order, each as soon as it is there. defaults: as `run`'s.
+        batch_kwargs: dicts, or lists of values in the order of the program's arguments. generator_style: an iterator of the
+        states in order, each as soon as it is there. defaults: as `run`'s.
         raise_errors: the first error in order is raised when its turn comes (and the rest is stopped); if False every state
         is returned, and `state.error()` tells which failed.
         """
-        batch = list(batch_kwargs)
-        if not all(isinstance(kwargs, Mapping) for kwargs in batch):
-            raise InvalidRequest("run_batch needs a list of dicts, each with the arguments of one run.", param="batch_kwargs")
+        batch = [self._named(arguments) for arguments in batch_kwargs]
         threads = MAX_THREADS if num_threads == "auto" else int(num_threads)
         if threads < 1:
             raise InvalidRequest(f"num_threads is {threads}; it must be at least 1.", param="num_threads")
         states = self._batch(batch, min(threads, MAX_THREADS), progress_bar, raise_errors, backend_of(backend), defaults)
         return states if generator_style else list(states)
+
+    def _named(self, arguments: Any) -> Mapping[str, Any]:
+        """The arguments of one run of a batch, by name."""
+        if isinstance(arguments, (list, tuple)) and len(arguments) <= len(self.arguments):
+            return dict(zip(self.arguments, arguments, strict=False))
+        if not isinstance(arguments, Mapping):
+            raise InvalidRequest(
+                "run_batch needs a list of dicts, each with the arguments of one run, or of lists of "
+                f"at most {len(self.arguments)} values.",
+                param="batch_kwargs",
+            )
+        return arguments
 
     def _batch(
         self, batch: list[Any], threads: int, shown: bool, raise_errors: bool, backend: Any, defaults: dict[str, Any]

@@ -15,8 +15,8 @@ class Match:
     length: leading tokens that a lease would cover now (if the key ends inside a page, given a page for the copy).
     settled_length: how many of them are computed already; the others will be by a step that is planned or launched.
     diverged_at: index of the first token that is not cached, -1 if all that were looked for are.
-    reason: hit (all ids), limit (all up to the limit), never seen, evicted, other namespace (another one has more of it),
-    pending page (the rest is in a page that is still being computed).
+    reason: hit (all ids), limit (all up to the limit), never seen, evicted, dropped (taken back), other namespace (another one
+    has more of it), pending page (the rest is in a page that is still being computed).
     """
 
     length: int

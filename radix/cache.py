@@ -6,6 +6,7 @@
     cache.settle(n)                                                     steps up to n are computed
     cache.commit(lease, ids)                                            computed already (sampled ones): others may lease them
     cache.release(lease, step=n)                                        the one way back; n: the last launched step that uses it
+    cache.retract(lease, num_tokens)                                    what it gave to the tree behind them is of no use
 
 Steps are numbers that only grow; the first is 1. In each layer of a step all K and V are written before attention reads,
 so who is planned in step n may lease what is pending on step n or before.
@@ -26,6 +27,7 @@ from .evict import ORDERS, LeafQueue
 from .keys import NO_IDS, Int32, Namespace, as_ids
 from .lease import UNKNOWN_STEP, Lease, PageCopy
 from .pages import PagePool
+from .retract import retract
 from .rewind import go_back
 from .tree import Place, RadixTree
 
@@ -79,8 +81,8 @@ class PrefixCache:
         at, node = place.length, place.node
         if node is None or place.pages == node.num_pages:
             key = ids[at : at + self.page_size].tobytes()
-            if self._tree.was_evicted(namespace, node, key):
-                return "evicted"
+            if (gone := self._tree.why_gone(namespace, node, key)) is not None:
+                return gone
         others = [n for n in self._tree.roots if n.tenant == namespace.tenant and n != namespace]
         for other in others[:_MOST_OTHERS]:
             if self._tree.find(other, ids, limit, UNKNOWN_STEP).length > at:
@@ -348,6 +350,14 @@ class PrefixCache:
         self._unpin(lease, until)
         lease.released = True
         self._leases.remove(lease)
+
+    def retract(self, lease: Lease, num_tokens: int) -> int:
+        """What a released lease gave to the tree behind its first num_tokens tokens leaves it, from the end as far as nobody
+        leases it and nothing hangs below. Returns how many tokens went. Changes state.
+
+        Whole pages go: one in which the kept tokens end stays, unless another page begins as it does."""
+        assert lease.released, "a lease is released before it is retracted"
+        return retract(self._tree, lease, num_tokens)
 
     def flush(self) -> int:
         """Evict everything that no lease and no launched step needs. Returns how many tokens went. Changes state."""

@@ -29,7 +29,8 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """Tokens that cannot be matched any more. reason: evicted | cut off (their step failed) | replaced (a tail grew)."""
+    """Tokens that cannot be matched any more. reason: evicted | cut off (their step failed) | replaced (a tail grew) |
+    dropped (who put them there took them back)."""
 
     namespace: Namespace
     start: int

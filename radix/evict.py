@@ -104,18 +104,18 @@ class LeafQueue:
 
 
 class Ghosts:
-    """Names of what was evicted lately, the oldest forgotten first: so that a miss can be explained."""
+    """Names of what has left lately, and why; the oldest are forgotten first. So that a miss can be explained."""
 
     def __init__(self, capacity: int = 4096):
-        self._names: OrderedDict[Hashable, None] = OrderedDict()
+        self._reasons: OrderedDict[Hashable, str] = OrderedDict()
         self._capacity = capacity
 
-    def add(self, name: Hashable) -> None:
+    def add(self, name: Hashable, reason: str) -> None:
         """Keep a name in mind. Changes state."""
-        self._names[name] = None
-        if len(self._names) > self._capacity:
-            self._names.popitem(last=False)
+        self._reasons[name] = reason
+        if len(self._reasons) > self._capacity:
+            self._reasons.popitem(last=False)
 
-    def knows(self, name: Hashable) -> bool:
-        """Whether the name is still in mind. Answers only."""
-        return name in self._names
+    def reason(self, name: Hashable) -> str | None:
+        """Why it left, None if the name is not in mind. Answers only."""
+        return self._reasons.get(name)

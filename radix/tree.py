@@ -127,9 +127,9 @@ class RadixTree:
         other = node.order[at]
         return other.startswith(key) and node.children[other].pending <= self.settled
 
-    def was_evicted(self, namespace: Namespace, node: Node | None, key: bytes) -> bool:
-        """Whether a page with ids `key` behind the end of `node` (None: in a bare namespace) was evicted lately."""
-        return self._ghosts.knows(_ghost(namespace, node, key))
+    def why_gone(self, namespace: Namespace, node: Node | None, key: bytes) -> str | None:
+        """Why a page with ids `key` behind the end of `node` (None: in a bare namespace) left lately; None: it did not."""
+        return self._ghosts.reason(_ghost(namespace, node, key))
 
     def pending_nodes(self) -> list[Node]:
         """The nodes that unsettled steps compute. Answers only."""
@@ -265,10 +265,17 @@ class RadixTree:
                 break
             missing = num_pages - pool.free
             if node.num_pages > missing:
-                self._trim(node, node.num_pages - missing)
+                self._trim(node, node.num_pages - missing, "evicted")
             else:
-                self._remove(node)
+                self._remove(node, "evicted")
         return tokens - self.tokens, pages - self.cached
+
+    def drop(self, node: Node, keep: int) -> None:
+        """A leaf without locks loses all but its first `keep` pages, although there is room. Changes state."""
+        if keep:
+            self._trim(node, keep, "dropped")
+        else:
+            self._remove(node, "dropped")
 
     def withdraw(self, node: Node) -> None:
         """Take a leaf that only the caller locks out of the tree, lock and all; its pages become the caller's."""
@@ -305,29 +312,29 @@ class RadixTree:
             self.evictable -= node.num_pages
             self.pool.give(node.pages)
 
-    def _remove(self, node: Node) -> None:
-        """Evict a whole leaf."""
+    def _remove(self, node: Node, reason: str) -> None:
+        """A whole leaf goes."""
         parent = node.parent
         assert parent is not None and not node.locks and not node.children
-        self._ghosts.add(_ghost(self._namespace(node), parent, node.key))
+        self._ghosts.add(_ghost(self._namespace(node), parent, node.key), reason)
         self.evictable -= node.num_pages
-        self._leave(node, "evicted")
+        self._leave(node, reason)
         self.pool.give(node.pages)
         if not parent.locks:
             self._may_go(parent)
 
-    def _trim(self, node: Node, keep: int) -> None:
-        """Evict the end of a leaf, all but its first `keep` pages."""
+    def _trim(self, node: Node, keep: int, reason: str) -> None:
+        """The end of a leaf goes, all but its first `keep` pages."""
         num_tokens, gone = keep * self.page_size, node.num_pages - keep
         first_ids = node.ids[num_tokens : num_tokens + self.page_size].tobytes()
         pages, lost = node.pages[keep:].copy(), node.n - num_tokens
         node.keep_front(num_tokens, keep)
-        self._ghosts.add(_ghost(self._namespace(node), node, first_ids))
+        self._ghosts.add(_ghost(self._namespace(node), node, first_ids), reason)
         self.tokens -= lost
         self.cached -= gone
         self.evictable -= gone
         if self.events is not None:
-            self.events.add(Removed(self._namespace(node), node.end, lost, pages, "evicted"))
+            self.events.add(Removed(self._namespace(node), node.end, lost, pages, reason))
         self.pool.give(pages)
         self.queue.push(node)
 

@@ -15,7 +15,7 @@ from .bundled import MODEL_DIR
 from .config import EngineOptions
 from .engine import Engine
 from .errors import RamifyError
-from .executor.load import Loaded, load_executor
+from .executor.load import Loaded, find_model, load_executor
 from .grammar import vocabulary_of
 from .text.template import ChatTemplate
 from .text.tokenizer import Tokenizer
@@ -25,9 +25,10 @@ from .wire import EngineInfo
 def assemble(options: EngineOptions, on_progress: Callable[[str, float], None]) -> tuple[Engine, EngineInfo]:
     """Load everything that `options` names. Raises RamifyError, before weights are read where that can be known."""
     started = time.monotonic()
-    loaded = load_executor(options, progress=on_progress)
-    tokenizer = Tokenizer.load(loaded.folder)
-    template = ChatTemplate.load(loaded.folder, tokenizer.named)
+    folder = find_model(options.model)
+    tokenizer = Tokenizer.load(folder)
+    template = ChatTemplate.load(folder, tokenizer.named)
+    loaded = load_executor(options, tokenizer_size=tokenizer.vocab_size, progress=on_progress)
     engine = Engine(
         loaded.config.schedule,
         PrefixCache(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,11 +18,14 @@ import numpy as np
 
 from ..constrained.compiler import GrammarCompiler
 from .bundled import MODEL_DIR
+from .choosing import KEEP
 from .config import EngineOptions, validate
-from .drawing import resolve_drawing
+from .drawing import check_logprobs, resolve_drawing
 from .errors import EngineError, InvalidRequest, Overloaded, RamifyError, from_code
 from .grammar import vocabulary_of
+from .models.check import check_checkpoint
 from .models.checkpoint import resolve_checkpoint
+from .models.config import check_tokenizer
 from .protocol import (
     ChoiceScore,
     Delta,
@@ -32,8 +35,10 @@ from .protocol import (
     GenerateRequest,
     Scored,
     ScoreRequest,
+    Usage,
     pack_ids,
 )
+from .pulse import Pulse
 from .streams import Asked, Pending, Stream
 from .text.chat import end_token_ids
 from .text.segments import encode_choices, encode_prompt
@@ -75,7 +80,8 @@ class Link(Protocol):
 class AsyncEngine:
     """Generate and score on one model. Made by `start`; `close` it, or use `async with`.
 
-    info: what was loaded and chosen. tokenizer, template: the text room's, read only.
+    info: what was loaded and chosen. tokenizer, template: the text room's, read only. restarts: engine processes that were
+    lost and replaced. given_up: set when the engine cannot start (again): nothing will be answered any more.
     """
 
     info: EngineInfo
@@ -93,6 +99,9 @@ class AsyncEngine:
         self._keys = itertools.count(1)
         self._ready: asyncio.Future[EngineInfo] = asyncio.get_running_loop().create_future()
         self._given_up: RamifyError | None = None
+        self._beats = Pulse()
+        self.restarts = 0
+        self.given_up = asyncio.Event()
         self._no_grammar: RamifyError = InvalidRequest("This model cannot be constrained.", code="unsupported_schema")
         self._eos: tuple[int, ...] = ()
         self.heartbeat: Heartbeat | None = None
@@ -110,6 +119,7 @@ class AsyncEngine:
         validate(options)
         engine = cls(options, on_progress)
         folder = MODEL_DIR if options.model is None else await asyncio.to_thread(resolve_checkpoint, options.model)
+        engine.tokenizer, engine.template = await asyncio.to_thread(_checked, folder)
         located = msgspec.structs.replace(options, model=str(folder))
         loop = asyncio.get_running_loop()
         if in_process:
@@ -121,8 +131,6 @@ class AsyncEngine:
 
             engine._link = ProcessLink(located, engine._deliver, engine._lost, loop)
         try:
-            engine.tokenizer = await asyncio.to_thread(Tokenizer.load, folder)
-            engine.template = ChatTemplate.load(folder, engine.tokenizer.named)
             engine.info = await engine._ready
         except BaseException:
             await engine.close()
@@ -165,6 +173,7 @@ class AsyncEngine:
         self._usable()
         sampling = request.sampling
         drawing = resolve_drawing(sampling, self.info, self._eos)
+        check_logprobs(request.logprobs, self.info.vocab_size)
         encoded = await self._off_loop(request.prompt, encode_prompt, request.prompt)
         started = time.monotonic()
         grammar = None if request.constraint is None else await self._compile(request.constraint)
@@ -202,6 +211,10 @@ class AsyncEngine:
         self._usable()
         if not request.choices:
             raise InvalidRequest("There are no choices to score. Give at least one.", param="choices")
+        if request.keep not in KEEP:
+            raise InvalidRequest(f"keep is {request.keep!r}; it must be one of {', '.join(KEEP)}.", param="keep")
+        if request.keep == "gain" and not request.unconditional:
+            raise InvalidRequest("keep='gain' compares with the unconditional scores. Set unconditional.", param="keep")
         encoded = await self._off_loop(
             request.prompt, lambda p, t, m, **k: encode_choices(p, request.choices, t, m, **k), request.prompt
         )
@@ -209,23 +222,29 @@ class AsyncEngine:
         empty = [text for text, choice in zip(request.choices, encoded.choices, strict=True) if not len(choice)]
         if empty:
             raise InvalidRequest("A choice is empty. Every choice needs at least one token.", param="choices")
-        conditional = await self._run_score(request, ids, encoded.choices)
         alone: ScoreEnd | None = None
         if request.unconditional:
-            alone = await self._run_score(request, np.empty(0, np.int32), encoded.choices)
+            alone = await self._run_score(request, np.empty(0, np.int32), encoded.choices, keep="none")
+        baseline = () if alone is None else alone.logprobs
+        conditional = await self._run_score(request, ids, encoded.choices, keep=request.keep, alone=baseline)
         choices = []
         for number, choice in enumerate(encoded.choices):
             given = tuple(v for v in conditional.logprobs[number] if v is not None)
             without = () if alone is None else tuple(v for v in alone.logprobs[number][1:] if v is not None)
             choices.append(ChoiceScore(choice.tobytes(), given, without))
         report = msgspec.structs.replace(conditional.cache, continuation=encoded.prompt.reason)
-        return Scored(tuple(choices), ids.tobytes(), conditional.usage, conditional.timings, report)
+        usage = conditional.usage if alone is None else _sum(conditional.usage, alone.usage)
+        return Scored(tuple(choices), ids.tobytes(), usage, conditional.timings, report)
 
-    async def _run_score(self, request: ScoreRequest, ids: np.ndarray, choices: tuple[np.ndarray, ...]) -> ScoreEnd:
+    async def _run_score(
+        self, request: ScoreRequest, ids: np.ndarray, choices: tuple[np.ndarray, ...], *, keep: str, alone: Any = ()
+    ) -> ScoreEnd:
         message = SubmitScore(
             key=next(self._keys),
             ids=ids.astype(np.int32).tobytes(),
             choices=tuple(c.tobytes() for c in choices),
+            keep=keep,
+            alone=alone,
             tenant=request.tenant,
             priority=request.priority,
             deadline_s=request.deadline_s,
@@ -240,10 +259,19 @@ class AsyncEngine:
         assert isinstance(event, ScoreEnd)
         return event
 
-    async def abort(self, rid: str) -> None:
-        """End the requests that the caller labelled `rid`; what they have said so far is their answer."""
-        for key in list(self._by_rid.get(rid, ())):
+    async def abort(self, rid: str) -> int:
+        """End the requests that the caller labelled `rid`; what they have said so far is their answer. Returns how many."""
+        return self._abort(self._by_rid.get(rid, ()))
+
+    async def abort_all(self) -> int:
+        """End all requests, as `abort` does."""
+        return self._abort(self._pending)
+
+    def _abort(self, keys: Iterable[int]) -> int:
+        ended = list(keys)
+        for key in ended:
             self._post(AbortKey(key))
+        return len(ended)
 
     async def flush_cache(self) -> int:
         """Drop everything from the prefix cache that no running request holds. Returns the tokens dropped."""
@@ -256,6 +284,27 @@ class AsyncEngine:
     async def cache_tree(self) -> dict[str, Any]:
         """The prefix tree as JSON (`radix.PrefixCache.tree`)."""
         return await self.ask("tree")
+
+    @property
+    def is_up(self) -> bool:
+        """Whether an engine is loaded and turning: it beats, or is within a step no longer than those it has shown."""
+        return self._ready.done() and self._given_up is None and self._beats.is_regular(time.monotonic())
+
+    @property
+    def on_their_way(self) -> int:
+        """Requests that were taken and have not ended."""
+        return len(self._pending)
+
+    def drop_all(self, error: RamifyError) -> None:
+        """End every request on its way with `error`; what they held is freed. Later ones are taken as before."""
+        for key in list(self._pending):
+            self._close_pending(key, error)
+            self._post(AbortKey(key))
+
+    async def warm_compiler(self) -> None:
+        """Start a compile process now, so that the first constraint does not wait for one."""
+        if self._compiler is not None:
+            await self._compiler.warm()
 
     async def ask(self, what: str) -> dict[str, Any]:
         """A control request (`wire.Ask`); raises Overloaded when the engine is away."""
@@ -291,10 +340,10 @@ class AsyncEngine:
     def _take(self, pending: Pending, rid: str) -> None:
         if len(self._pending) >= self.options.queue + self.info.max_running:
             raise Overloaded(f"{len(self._pending)} requests are on their way, the most that may. Try again shortly.")
+        self._post(pending.message)  # first, because it may fail; nothing comes back before the loop's next turn
         self._pending[pending.message.key] = pending
         if rid:
             self._by_rid.setdefault(rid, set()).add(pending.message.key)
-        self._post(pending.message)
 
     def _forget(self, pending: Pending, rid: str) -> None:
         key = pending.message.key
@@ -330,12 +379,14 @@ class AsyncEngine:
                         self._on_progress(message.phase, message.share)
                 case Ready():
                     self.info = message.info
+                    self._beats.begin(time.monotonic())
                     if not self._ready.done():
                         self._ready.set_result(message.info)
                 case Fatal():
                     self._on_fatal(as_error(message.failure))
                 case Heartbeat():
                     self.heartbeat = message
+                    self._beats.beat(time.monotonic())
 
     def _on_tokens(self, message: Progress) -> None:
         keys = np.frombuffer(message.keys, np.int64).tolist()
@@ -346,8 +397,12 @@ class AsyncEngine:
             pending = self._pending.get(key)
             if pending is None:
                 continue
-            stream = pending.streams[index]
-            delta = stream.push(token, drawn.get(at))
+            try:
+                stream = pending.streams[index]
+                delta = stream.push(token, drawn.get(at))
+            except Exception as error:
+                self._mistake(key, error)
+                continue
             if delta is None:
                 continue
             pending.put(delta)
@@ -362,14 +417,24 @@ class AsyncEngine:
             self._close_pending(message.key, as_error(message.failure))
             self._post(AbortKey(message.key))
             return
-        stream = pending.streams[message.index]
-        rest = stream.close(message.num_output)
-        if rest:
-            pending.put(Delta(message.index, rest, b""))
         submit = pending.message
         assert isinstance(submit, Submit)
+        try:
+            stream = pending.streams[message.index]
+            rest = stream.close(message.num_output)
+            finished = stream.finished(message, submit.ids, submit.drawing.seed, pending.asked)
+        except Exception as error:
+            self._mistake(message.key, error)
+            return
+        if rest:
+            pending.put(Delta(message.index, rest, b""))
         pending.open -= 1
-        pending.put(stream.finished(message, submit.ids, submit.drawing.seed, pending.asked))
+        pending.put(finished)
+
+    def _mistake(self, key: int, error: Exception) -> None:
+        """A request whose text cannot be made ends alone."""
+        self._close_pending(key, RamifyError(f"The text of this answer could not be made: {type(error).__name__}."))
+        self._post(AbortKey(key))
 
     def _close_pending(self, key: int, last: Any) -> None:
         pending = self._pending.pop(key, None)
@@ -379,7 +444,10 @@ class AsyncEngine:
 
     def _on_fatal(self, error: RamifyError) -> None:
         """The engine cannot start (again): everything that waits for it fails."""
+        if self._ready.done():  # what hinders it now is no fault of those who wait
+            error = Overloaded(f"The engine was lost and could not start again: {error}", code="engine_unavailable")
         self._given_up = error
+        self.given_up.set()
         if not self._ready.done():
             self._ready.set_exception(error)
         self._fail_all(error)
@@ -394,6 +462,8 @@ class AsyncEngine:
     def _lost(self, reason: str) -> list[Inbound]:
         """The engine process died. Returns what the next one must be sent: every request goes on where it was, each once."""
         again: list[Inbound] = []
+        self._beats.stop()
+        self.restarts += 1
         for key, pending in list(self._pending.items()):
             pending.crashes += 1
             if pending.crashes > 1:
@@ -407,6 +477,18 @@ class AsyncEngine:
             if not future.done():
                 future.set_exception(Overloaded("The engine is being restarted.", code="engine_unavailable"))
         return again
+
+
+def _checked(folder: Path) -> tuple[Tokenizer, ChatTemplate]:
+    """The text side of a checkpoint whose parts fit together. Raises ModelError."""
+    config, _ = check_checkpoint(folder)
+    tokenizer = Tokenizer.load(folder)
+    check_tokenizer(config, tokenizer.vocab_size)
+    return tokenizer, ChatTemplate.load(folder, tokenizer.named)
+
+
+def _sum(one: Usage, other: Usage) -> Usage:
+    return Usage(*(a + b for a, b in zip(msgspec.structs.astuple(one), msgspec.structs.astuple(other), strict=True)))
 
 
 def as_error(failure: Failure) -> RamifyError:

@@ -1,4 +1,4 @@
-"""The command line: `ramify demo | chat | generate | run | bench | doctor`. Parses, then hands over to `commands/`.
+"""The command line: `ramify demo | chat | generate | run | serve | bench | doctor`. Parses, then hands over to `commands/`.
 
 Nothing heavy is imported before a command is known to need it, so `--help` and `--version` answer at once. What a user did
 wrong ends in one line on stderr and exit status 2; a failure of ours keeps its traceback.
@@ -14,6 +14,7 @@ from importlib import import_module
 from .config import POLICIES, SCHEDULES, EngineOptions
 from .errors import RamifyError
 from .protocol import SamplingParams
+from .server.flags import add_server_flags
 
 # field of EngineOptions -> (metavar or choices, help). A test holds that every field has its line here.
 ENGINE_FLAGS: dict[str, tuple[str | Sequence[str] | None, str]] = {
@@ -107,6 +108,8 @@ def build_parser() -> argparse.ArgumentParser:
     chat = commands.add_parser("chat", help="talk with a model in the terminal")
     _model_argument(chat)
     chat.add_argument("--system", metavar="TEXT", help="the system message")
+    chat.add_argument("--url", metavar="URL", help="talk to a server in place of an engine of your own")
+    chat.add_argument("--api-key", metavar="KEY", help="the server's key, if it asks for one")
     add_sampling_flags(chat)
     add_engine_flags(chat, model_flag=False)
 
@@ -126,6 +129,16 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--explain", action="store_true", help="show cached and computed tokens of every call")
     add_engine_flags(run)
 
+    serve = commands.add_parser("serve", help="serve a model over HTTP: OpenAI's protocol, and Ramify's own")
+    _model_argument(serve)
+    order = "A flag overrides a RAMIFY_* variable (RAMIFY_PORT for --port), and that overrides FILE."
+    settings = serve.add_argument_group("configuration", order)
+    settings.add_argument("--config", metavar="FILE", help="YAML, a setting a line, as in 'port: 8000' (or RAMIFY_CONFIG)")
+    settings.add_argument("--print-config", action="store_true", help="print every setting and where it comes from, and exit")
+    serve.add_argument("--end-with-parent", action="store_true", help=argparse.SUPPRESS)
+    add_server_flags(serve)
+    add_engine_flags(serve, model_flag=False)
+
     bench = commands.add_parser("bench", help="list or run the benchmarks")
     bench.add_argument("name", nargs="?", help="which one (default: list them)")
     bench.add_argument("--all", action="store_true", help="run all of them, one after the other")
@@ -143,7 +156,9 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpar
     if said.command == "run" and not any(word.startswith("-") for word in left):
         said.args += left
     elif left:
-        parser.error(f"unrecognized arguments: {' '.join(left)}")
+        # What follows a misspelled --api-key must not be shown.
+        flags = [word.partition("=")[0] for word in left if word.startswith("-")]
+        parser.error(f"unrecognized arguments: {' '.join(flags or left)}")
     return said
 
 

@@ -168,12 +168,20 @@ def resolve(said: EngineOptions, hardware: Hardware, model: ModelFacts) -> Confi
     )
 
 
+def ramify_environment() -> dict[str, str]:
+    """The `RAMIFY_*` variables, for `ramify serve`."""
+    return {name: value for name, value in os.environ.items() if name.startswith("RAMIFY_")}
+
+
 def child_environment() -> dict[str, str]:
-    """The environment of an engine process: like this one's, but nothing is imported from the folder that it starts in, and
-    OpenMP's threads wait actively for a short time only.
+    """The environment of an engine process: like this one's, but nothing is imported from the folder that it starts in,
+    OpenMP's threads wait actively for a short time only, and oneDNN remembers few shapes.
 
     Where another program takes a core, threads that spin at a barrier for the one that was preempted make decoding a hundred
-    times slower; with a bounded spin it is a few per cent slower on an idle machine. What the user has set stays.
+    times slower; with a bounded spin it is a few per cent slower on an idle machine. oneDNN, and PyTorch above it, keep what
+    they prepared for a matrix product of each number of rows, half a MiB and more in bf16, and of 1024 of them by default:
+    prompts of all lengths made a process grow by half a GiB. What the user has set stays.
     """
     spin = {} if "OMP_WAIT_POLICY" in os.environ else {"GOMP_SPINCOUNT": "10000"}
-    return {**spin, **os.environ, "PYTHONSAFEPATH": "1"}
+    shapes = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128", "LRU_CACHE_CAPACITY": "128"}
+    return {**spin, **shapes, **os.environ, "PYTHONSAFEPATH": "1"}

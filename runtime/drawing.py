@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 
 from .errors import ContextLengthExceeded, InvalidRequest
-from .protocol import SamplingParams
+from .protocol import LogprobParams, SamplingParams
 from .wire import Drawing, EngineInfo
 
 GREEDY_BELOW = 1e-6
@@ -39,6 +39,16 @@ def resolve_drawing(said: SamplingParams, info: EngineInfo, eos_ids: tuple[int, 
     return drawing
 
 
+def check_logprobs(said: LogprobParams, vocab_size: int) -> None:
+    """Raises InvalidRequest, naming the field, for log-probabilities that this model has not."""
+    if not 0 <= said.top <= vocab_size:
+        text = f"logprobs.top is {said.top}; it must be between 0 and {vocab_size}."
+        raise InvalidRequest(text, code="invalid_logprobs", param="logprobs.top")
+    if wrong := [token for token in said.token_ids if not 0 <= token < vocab_size]:
+        text = f"logprobs.token_ids names token {str(wrong[0])[:32]}; this model has tokens 0 to {vocab_size - 1}."
+        raise InvalidRequest(text, code="invalid_token_id", param="logprobs.token_ids")
+
+
 def _check(drawing: Drawing, said: SamplingParams, vocab_size: int, context_length: int) -> None:
     """Refuse what no model could serve."""
     most_new = context_length if drawing.limit is None else drawing.limit
@@ -56,7 +66,8 @@ def _check(drawing: Drawing, said: SamplingParams, vocab_size: int, context_leng
     ]
     for name, value, least, most in limits:
         if not least <= value <= most:
-            text = f"{name} is {value:g}; it must be between {least:g} and {most:g}."
+            shown = f"{value:g}" if abs(value) < 1e300 else "too large"
+            text = f"{name} is {shown}; it must be between {least:g} and {most:g}."
             raise InvalidRequest(text, code="out_of_range", param=name)
     named = (("logit_bias", said.logit_bias, "invalid_logit_bias"), ("stop_token_ids", said.stop_token_ids, "invalid_token_id"))
     for name, ids, code in named:

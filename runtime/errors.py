@@ -5,7 +5,10 @@
     |   |-- ContextLengthExceeded       400  context_length_exceeded
     |   `-- ConstraintError             400  unsupported_schema, invalid_json_schema, unsatisfiable_grammar, ...
     |-- ModelError                      400  a checkpoint that cannot be loaded (raised before anything long starts)
+    |-- AuthenticationFailed            401  invalid_api_key
+    |-- PermissionDenied                403  admin_only
     |-- ModelNotFound                   404  model_not_found
+    |-- TooManyRequests                 429  concurrency_limit
     |-- Overloaded                      503  queue_full, loading, draining, engine_unavailable
     |-- DeadlineExceeded                408  deadline_exceeded
     |-- Aborted                         499  aborted (the caller itself asked for it)
@@ -67,12 +70,40 @@ class ModelError(RamifyError):
     code = "invalid_model"
 
 
+class AuthenticationFailed(RamifyError):
+    """The server has keys, and the request came with none of them."""
+
+    status = 401
+    type = "authentication_error"
+    code = "invalid_api_key"
+
+
+class PermissionDenied(RamifyError):
+    """The key is known, but it does not open this route."""
+
+    status = 403
+    type = "permission_error"
+    code = "admin_only"
+
+
 class ModelNotFound(RamifyError):
     """No model of that name or path."""
 
     status = 404
     type = "invalid_request_error"
     code = "model_not_found"
+
+
+class TooManyRequests(RamifyError):
+    """This key has as many requests on their way as it may have. `retry_after_s` is a hint."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "concurrency_limit"
+
+    def __init__(self, message: str, *, code: str | None = None, param: str | None = None, retry_after_s: float = 1.0):
+        super().__init__(message, code=code, param=param)
+        self.retry_after_s = retry_after_s
 
 
 class Overloaded(RamifyError):
@@ -113,6 +144,9 @@ class EngineError(RamifyError):
 
 _BY_CODE: dict[str, type[RamifyError]] = {
     "context_length_exceeded": ContextLengthExceeded,
+    "invalid_api_key": AuthenticationFailed,
+    "admin_only": PermissionDenied,
+    "concurrency_limit": TooManyRequests,
     "model_not_found": ModelNotFound,
     "invalid_model": ModelError,
     "queue_full": Overloaded,

@@ -53,23 +53,28 @@ class ProcessLink:
         self._options, self._deliver, self._lost = options, deliver, lost
         self._folder = Path(tempfile.mkdtemp(prefix="ramify-"))
         self._context = zmq.asyncio.Context()
-        self._outbox: deque[Inbound] = deque()
+        self._outbox: deque[bytes] = deque()
         self._wake = asyncio.Event()
         self._closing = False
+        self._turns = False
         self.pid: int | None = None
         self._task = loop.create_task(self._supervise(), name="ramify-engine-supervisor")
 
     def post(self, message: Inbound) -> None:
-        """A message for the engine. Never blocks; kept while the engine is being restarted."""
-        self._outbox.append(message)
+        """A message for the engine. Never blocks; kept while the engine is being restarted.
+
+        Encoded here, so that what cannot be (an integer beyond 64 bits: OverflowError) fails for who asked, and for nobody else.
+        """
+        self._outbox.append(encode(message))
         self._wake.set()
 
     async def close(self) -> None:
-        """End the process, remove its folder. Waits at most a few seconds."""
+        """End the process, remove its folder. Waits at most a few seconds, and not at all while there is nobody to listen."""
         self._closing = True
         self.post(Close())
-        with contextlib.suppress(asyncio.TimeoutError, asyncio.CancelledError):
-            await asyncio.wait_for(asyncio.shield(self._task), 10)
+        if self._turns:
+            with contextlib.suppress(asyncio.TimeoutError, asyncio.CancelledError):
+                await asyncio.wait_for(asyncio.shield(self._task), 10)
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
@@ -81,7 +86,10 @@ class ProcessLink:
         started = 0
         while True:
             started += 1
-            reason, was_ready = await self._one_life(started)
+            try:
+                reason, was_ready = await self._one_life(started)
+            except (OSError, zmq.ZMQError) as error:  # no room for a process or for its sockets
+                reason, was_ready = str(error), False
             if self._closing or reason is None:
                 return
             now = time.monotonic()
@@ -92,7 +100,7 @@ class ProcessLink:
                 text = f"The engine process was lost ({reason}), crash {len(crashes)} in ten minutes; it is not started again."
                 self._deliver([Fatal(Failure("engine_unavailable", text))])
                 return
-            self._outbox = deque(self._lost(reason))
+            self._outbox = deque(encode(message) for message in self._lost(reason))
             await asyncio.sleep(back_off_s(len(crashes)))
 
     async def _one_life(self, number: int) -> tuple[str | None, bool]:
@@ -129,7 +137,7 @@ class ProcessLink:
             await self._drain(outward, state)
             inward.close()
             outward.close()
-            self.pid = None
+            self.pid, self._turns = None, False
         if state["fatal"]:
             return None, state["ready"]
         return describe_exit(code), state["ready"]
@@ -137,7 +145,7 @@ class ProcessLink:
     async def _forward(self, socket: zmq.asyncio.Socket) -> None:
         while True:
             while self._outbox:
-                await socket.send(encode(self._outbox.popleft()))
+                await socket.send(self._outbox.popleft())
             self._wake.clear()
             await self._wake.wait()
 
@@ -158,7 +166,12 @@ class ProcessLink:
             return  # not from our engine: no frame of ours fails to decode
         state["ready"] |= any(isinstance(m, Ready) for m in messages)
         state["fatal"] |= any(isinstance(m, Fatal) for m in messages)
-        self._deliver(messages)
+        self._turns |= state["ready"]
+        try:
+            self._deliver(messages)
+        except Exception as error:  # whatever a frame says, the next one is read
+            said = {"message": "A frame of the engine could not be used.", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(said)
 
 
 def describe_exit(code: int) -> str:

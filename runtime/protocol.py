@@ -162,11 +162,14 @@ class ScoreRequest(msgspec.Struct, frozen=True, tag="score"):
     """Log-probabilities of each choice's tokens as continuations of the prompt, computed together as a small tree.
 
     choices: texts, tokenised with the prompt's end in view. unconditional: also score each choice without the prompt.
+    keep: which choices stay cached afterwards: the winner by a rule of `choosing.RULES` (mean, greedy, or gain, which needs
+    `unconditional`), all, or none. Tokens that only the others put there leave the cache at once.
     """
 
     prompt: Prompt
     choices: tuple[str, ...]
     unconditional: bool = False
+    keep: str = "mean"
     hint: ProgramHint = ProgramHint()
     priority: int = 0
     deadline_s: float | None = None
@@ -220,8 +223,8 @@ class Usage(msgspec.Struct, frozen=True):
 
 class CacheReport(msgspec.Struct, frozen=True):
     """Why the cache answered as it did. matched: prompt tokens found; diverged_at: index of the first token that was not,
-    or -1; reason: hit | never seen | evicted | other namespace | limit | shared in step. continuation: how the text room
-    reused held ids (`new`, `continued`, or what the template rewrote)."""
+    or -1; reason: hit | never seen | evicted | dropped | other namespace | limit | shared in step. continuation: how the text
+    room reused held ids (`new`, `continued`, or what the template rewrote)."""
 
     matched: int = 0
     diverged_at: int = -1

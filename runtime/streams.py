@@ -19,6 +19,9 @@ from .text.stops import Match, StopWatcher
 from .text.tokenizer import Tokenizer
 from .wire import DrawnLogprob, SequenceEnd, Submit, SubmitScore
 
+MOST_WAITING = 64
+"""Unread events of a request from which its deltas are merged."""
+
 
 @dataclass(slots=True)
 class Asked:
@@ -125,7 +128,17 @@ class Pending:
     open: int = 1
 
     def put(self, event: Event | RamifyError) -> None:
-        """For the caller to read. Changes state."""
+        """For the caller to read. Changes state.
+
+        Behind a caller that reads slowly, deltas of one sample become one: what waits is bounded by the answer itself.
+        """
+        if len(self.events) >= MOST_WAITING and isinstance(event, Delta):
+            for at in range(len(self.events) - 1, -1, -1):
+                last = self.events[at]
+                if isinstance(last, Delta) and last.index == event.index:
+                    logprobs = last.logprobs + event.logprobs
+                    self.events[at] = Delta(event.index, last.text + event.text, last.ids + event.ids, logprobs)
+                    return
         self.events.append(event)
         self.fresh.set()
 

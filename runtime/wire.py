@@ -55,11 +55,14 @@ class Submit(msgspec.Struct, frozen=True, tag="submit"):
 
 
 class SubmitScore(msgspec.Struct, frozen=True, tag="submit_score"):
-    """Score choices (int32 buffers) after the prompt `ids`, which may be empty."""
+    """Score choices (int32 buffers) after the prompt `ids`, which may be empty. keep: see `protocol.ScoreRequest`.
+    alone: what the rule `gain` needs, the log-probabilities of each choice's tokens without the prompt."""
 
     key: int
     ids: bytes
     choices: tuple[bytes, ...]
+    keep: str = "mean"
+    alone: tuple[tuple[float | None, ...], ...] = ()
     tenant: str = ""
     priority: int = 0
     deadline_s: float | None = None

@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 NOT_OURS = {"tests", "docs", "build", "dist", "node_modules"}
-SPOKEN = ("runtime.protocol", "runtime.errors", "constrained.spec")
+SPOKEN = ("runtime.protocol", "runtime.choosing", "runtime.meta_info", "runtime.errors", "constrained.spec")
 LEAVES = ("runtime.errors", "runtime.config", "runtime.metrics")
 
 
@@ -105,12 +105,14 @@ TABLE: dict[str, tuple[tuple[str, ...] | None, set[str] | None]] = {
         ("lang", *SPOKEN, "runtime.config", "runtime.async_engine", "runtime.wire"),
         {"msgspec"},
     ),
+    "lang.backends.server": (("lang", *SPOKEN, "runtime.config"), {"aiohttp"}),
     "lang.examples": (("",), {"pydantic"}),  # as users do: the root alone
     "radix": ((), {"numpy"}),
     "constrained": (("runtime.errors",), {"numpy", "msgspec", "jsonschema_rs", "re2", "pydantic"}),
     "constrained.xgrammar_backend": (("constrained", "runtime.errors"), {"numpy", "msgspec", "torch", "xgrammar"}),
     "kernels": ((), {"torch", "numpy", "triton", "flashinfer"}),
     "runtime.errors": ((), set()),
+    "runtime.choosing": ((), set()),
     "runtime.config": (("runtime.errors",), {"msgspec"}),
     "runtime.metrics": ((), {"msgspec"}),
     "runtime.protocol": (("constrained.spec",), {"msgspec"}),
@@ -121,11 +123,15 @@ TABLE: dict[str, tuple[tuple[str, ...] | None, set[str] | None]] = {
         {"tokenizers", "jinja2", "msgspec", "numpy", "re2"},
     ),
     "runtime.scheduler": (
-        ("radix", "constrained", "runtime.plan", "runtime.protocol", "runtime.wire", *LEAVES),
+        ("radix", "constrained", "runtime.plan", "runtime.protocol", "runtime.wire", "runtime.choosing", *LEAVES),
         {"numpy", "msgspec"},
     ),
     "runtime.executor": (("runtime.plan", "runtime.protocol", "runtime.models", "kernels", *LEAVES), {"torch", "numpy"}),
     "runtime.models": (("kernels", *LEAVES), {"torch", "numpy", "msgspec", "safetensors", "huggingface_hub"}),
+    "runtime.server": (
+        ("", "runtime.text", "runtime.async_engine", "runtime.process", "runtime.wire", *SPOKEN, *LEAVES),
+        {"aiohttp", "msgspec", "prometheus_client", "uvloop", "yaml"},
+    ),
     # These wire the parts together, or measure and train them.
     "runtime": (None, {"msgspec", "numpy", "zmq", "uvloop", "rich", "aiohttp"}),
     "runtime.bundled": (None, None),

@@ -125,7 +125,8 @@ def run_installed(command: Path, *args: str, cwd: Path) -> subprocess.CompletedP
 def test_the_wheel_holds_every_file_of_the_package(wheel: Path) -> None:
     listed = subprocess.run(["git", "-C", str(ROOT), "ls-files"], check=True, capture_output=True, text=True).stdout.split()
     ours = [name for name in listed if Path(name).parts[0] not in NOT_OURS]
-    wanted = {f"ramify/{n}" for n in ours if n.endswith((".py", ".pyi", "/py.typed")) or "/model/" in n or n == "py.typed"}
+    kept = (".py", ".pyi", ".html", "py.typed", ".cpp", ".h", ".inc")
+    wanted = {f"ramify/{n}" for n in ours if n.endswith(kept) or "/model/" in n}
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if name.startswith("ramify/")}
     assert held == wanted

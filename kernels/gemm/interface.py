@@ -7,6 +7,14 @@ from typing import Protocol
 from torch import Tensor
 
 
+class Rows(Protocol):
+    """A matrix [rows, columns] whose rows are read by their number."""
+
+    def __call__(self, ids: Tensor) -> Tensor:
+        """ids: int64 [n]. Returns [n, columns]. An id that has no row raises IndexError on the CPU."""
+        ...
+
+
 class Linear(Protocol):
     """y = x W^T + b. A row's bits do not depend on how many rows come with it, nor on its place among them."""
 
@@ -15,6 +23,13 @@ class Linear(Protocol):
 
     def __call__(self, x: Tensor) -> Tensor:
         """x: [rows, in_features], any number of rows. Returns [rows, out_features] in x's dtype."""
+        ...
+
+    def rows_of(self, weight: Tensor) -> Rows | None:
+        """Reads rows of the weight that this layer was made of, out of the layer's own memory; None if it cannot.
+
+        weight: that weight, to compare with. What is returned does not need it.
+        """
         ...
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .interface import Rows
+from .rows import packed_rows
+
 
 def available(dtype: torch.dtype) -> bool:
     """True where this torch build has oneDNN's packed linears and this CPU computes `dtype` with them."""
@@ -26,3 +29,7 @@ class PackedLinear:
 
     def __call__(self, x: Tensor) -> Tensor:
         return self._linear(x, self.packed, self.bias, "none", [], "")
+
+    def rows_of(self, weight: Tensor) -> Rows | None:
+        """See `Linear.rows_of`."""
+        return packed_rows(self.packed, weight)

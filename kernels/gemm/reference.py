@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from .interface import Rows
+from .rows import TableRows
+
 
 class TorchLinear:
     """The oracle, and the choice where packing is not available. Keeps the weight itself."""
@@ -16,3 +19,7 @@ class TorchLinear:
 
     def __call__(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight, self.bias)
+
+    def rows_of(self, weight: Tensor) -> Rows:
+        """See `Linear.rows_of`."""
+        return TableRows(self.weight)

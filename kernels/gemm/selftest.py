@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .interface import Linear
+from .interface import Linear, Rows
 
 ROWS = (1, 2, 3, 5, 7, 16, 64)
 
@@ -26,6 +26,10 @@ class PaddedLinear:
         missing = max(self.least, -(-rows // self.multiple) * self.multiple) - rows
         return self.inner(F.pad(x, (0, 0, 0, missing)))[:rows] if missing else self.inner(x)
 
+    def rows_of(self, weight: Tensor) -> Rows | None:
+        """See `Linear.rows_of`."""
+        return self.inner.rows_of(weight)
+
 
 class BlockedLinear:
     """Rows go through in blocks of exactly 16: slow for many rows, but one shape only."""
@@ -38,6 +42,10 @@ class BlockedLinear:
         rows = x.shape[0]
         blocks = F.pad(x, (0, 0, 0, -rows % 16)).split(16)
         return torch.cat([self.inner(block) for block in blocks])[:rows]
+
+    def rows_of(self, weight: Tensor) -> Rows | None:
+        """See `Linear.rows_of`."""
+        return self.inner.rows_of(weight)
 
 
 FORMS: tuple[tuple[str, Callable[[Linear], Linear]], ...] = (

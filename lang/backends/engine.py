@@ -7,18 +7,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from importlib.util import find_spec
 from typing import Any
 
 from ...runtime.config import EngineOptions
 from ...runtime.errors import InvalidRequest, Overloaded, RamifyError
-from ...runtime.protocol import Event, GenerateRequest, SamplingParams, Scored, ScoreRequest
+from ...runtime.protocol import Event, GenerateRequest, Scored, ScoreRequest
 from .. import background
-from ..generate import asked, collect, growing
-from ..nodes import Logprobs
 from ..sampling import nearest
+from .caller import Caller
 
 OnProgress = Callable[[str, float], None]
 FULL_S = 0.02  # until a request that found the queue full asks again
@@ -124,7 +123,7 @@ class EngineBackend:
         return None if self._engine is None else self._engine.tokenizer.decode([token])
 
 
-class Engine:
+class Engine(Caller):
     """A model that runs here: `with Engine() as engine:` or `set_default_backend(Engine("path/or/hub-id"))`.
 
     model: checkpoint folder or hub id; None is the bundled model (model_path is SGLang's name for it). Started before the
@@ -152,7 +151,7 @@ class Engine:
                 raise InvalidRequest(f"{name!r} is not an option of an engine.{nearest(name, known)}", param=name)
         check_serve_extra()
         chosen = EngineOptions(model=model if model is not None else model_path, **options)
-        self.backend = EngineBackend(chosen, in_process, on_progress)
+        self.backend: EngineBackend = EngineBackend(chosen, in_process, on_progress)
         if not lazy:
             self.start()
 
@@ -165,71 +164,6 @@ class Engine:
         """`EngineInfo`: model, device, dtype, kernels, KV pool. Starts the engine if it does not run."""
         return self.start()
 
-    def generate(
-        self,
-        prompt: str | Sequence[str] | None = None,
-        sampling_params: SamplingParams | Mapping[str, Any] | Sequence[Any] | None = None,
-        input_ids: Sequence[int] | Sequence[Sequence[int]] | None = None,
-        return_logprob: bool = False,
-        logprob_start_len: int | None = None,
-        top_logprobs_num: int | None = None,
-        *,
-        return_text_in_logprobs: bool = False,
-        stream: bool = False,
-    ) -> Any:
-        """Continue one prompt, or many at once, given as text or as token ids.
-
-        sampling_params: a dict with SGLang's names, a `SamplingParams`, or a list with one for each prompt. Returns
-        `{"text", "output_ids", "meta_info"}`, a list of them for a list of prompts or n > 1, or an iterator of them, each
-        with the text so far, if stream. logprob_start_len: first prompt token whose log-probability is wanted, -1 for none.
-        """
-        logprobs = Logprobs(return_logprob, logprob_start_len, top_logprobs_num, return_text_in_logprobs)
-        call = asked(prompt, sampling_params, input_ids, logprobs)
-        if stream:
-            return background.iterate(growing(self.backend, call))
-        return background.run(collect(self.backend, call), "await engine.async_generate(...)")
-
-    async def async_generate(
-        self,
-        prompt: str | Sequence[str] | None = None,
-        sampling_params: SamplingParams | Mapping[str, Any] | Sequence[Any] | None = None,
-        input_ids: Sequence[int] | Sequence[Sequence[int]] | None = None,
-        return_logprob: bool = False,
-        logprob_start_len: int | None = None,
-        top_logprobs_num: int | None = None,
-        *,
-        return_text_in_logprobs: bool = False,
-        stream: bool = False,
-    ) -> Any:
-        """`generate` for coroutines in any loop; with stream=True `async for` over what awaiting it gives."""
-        logprobs = Logprobs(return_logprob, logprob_start_len, top_logprobs_num, return_text_in_logprobs)
-        call = asked(prompt, sampling_params, input_ids, logprobs)
-        if stream:
-            return background.aiterate(growing(self.backend, call))
-        return await asyncio.wrap_future(background.submit(collect(self.backend, call)))
-
-    def flush_cache(self) -> int:
-        """Forget what is cached and not in use; returns how many tokens were freed."""
-        return background.run(self.backend.flush_cache(), "await engine.backend.flush_cache()")
-
-    def get_server_info(self) -> dict[str, Any]:
-        """Model, cache, counters."""
-        return background.run(self.backend.server_info(), "await engine.backend.server_info()")
-
     def cache_tree(self) -> dict[str, Any]:
         """The radix tree, as a JSON-like dict."""
         return background.run(self.backend.cache_tree(), "await engine.backend.cache_tree()")
-
-    def shutdown(self) -> None:
-        """Stop the engine and give everything back. Again, it changes nothing."""
-        background.run(self.backend.close(), "await engine.backend.close()")
-
-    def __enter__(self) -> Engine:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.shutdown()
-
-
-Runtime = Engine  # SGLang's older name
-

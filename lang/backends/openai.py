@@ -48,7 +48,7 @@ DIALECTS = ("openai", "sglang", "vllm")
 class OpenAI:
     """A backend over HTTP. `set_default_backend(OpenAI("gpt-4.1-mini"))`, `OpenAI("m", base_url="http://localhost:8000/v1")`.
 
-    model: the server's name for it; None takes the first that the server lists. api_key: else OPENAI_API_KEY, else none.
+    model: the server's name for it; None takes the first that the server lists. api_key: None takes OPENAI_API_KEY, "" none.
     dialect: what the server knows besides OpenAI's fields; by default "openai" at OpenAI's address and "sglang" elsewhere.
     timeout_s: the longest silence within an answer. retries: further tries on 429, 5xx and broken connections.
     extra_body: fields added to every request.
@@ -72,8 +72,8 @@ class OpenAI:
         self._dialect = dialect or ("openai" if "api.openai.com" in url else "sglang")
         if self._dialect not in DIALECTS:
             raise InvalidRequest(f"dialect {dialect!r} is not known. Use one of {', '.join(DIALECTS)}.", param="dialect")
-        key = api_key or os.environ.get("OPENAI_API_KEY")
-        if key is None and base_url is None:
+        key = os.environ.get("OPENAI_API_KEY") if api_key is None else api_key
+        if not key and base_url is None:
             raise InvalidRequest("OpenAI needs a key: pass api_key or set OPENAI_API_KEY.", code="invalid_api_key")
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._http = Http(url, headers, timeout_s=timeout_s, retries=retries)
@@ -188,11 +188,6 @@ class OpenAI:
     def token_text(self, token: int) -> str | None:
         """The text of an id that this backend gave out."""
         return self._words.word(token)
-
-
-def RuntimeEndpoint(base_url: str, api_key: str | None = None) -> OpenAI:
-    """A running server of SGLang's or Ramify's, by its address: `RuntimeEndpoint("http://localhost:30000")`."""
-    return OpenAI(None, base_url=base_url.rstrip("/") + "/v1", api_key=api_key, dialect="sglang")
 
 
 def _lone_score(ids: bytes, score: float) -> ChoiceScore:

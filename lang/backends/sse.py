@@ -1,4 +1,4 @@
-"""HTTP calls to a server that speaks OpenAI's protocol: server-sent events, errors, bounded retries.
+"""HTTP calls to a server, Ramify's own or one that speaks OpenAI's protocol: server-sent events, errors, bounded retries.
 
 An error that may pass (429, 5xx, a broken connection) is tried again only while nothing of the answer has arrived.
 """
@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import io
 import json
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from ...runtime.errors import EngineError, InvalidRequest, ModelNotFound, Overloaded, RamifyError, from_code
@@ -64,7 +66,7 @@ def error_of(status: int, body: str, retry_after: str | None = None) -> RamifyEr
         seconds = float(retry_after) if retry_after and retry_after.replace(".", "", 1).isdigit() else 1.0
         return Overloaded(message, code=code if isinstance(code, str) else None, retry_after_s=seconds)
     if status in (401, 403):
-        return InvalidRequest(f"{message} Check api_key, or the environment variable OPENAI_API_KEY.", code="invalid_api_key")
+        return InvalidRequest(f"{message} Check api_key, for OpenAI also OPENAI_API_KEY.", code="invalid_api_key")
     if status == 404:
         return ModelNotFound(f"{message} Check the model's name and base_url.")
     if isinstance(code, str) and code:
@@ -100,25 +102,30 @@ class Http:
         """The JSON answer to a JSON body."""
         return await self._json(await self._open("POST", path, body))
 
+    async def exchange(self, method: str, path: str, body: bytes | None = None) -> bytes:
+        """The answer as it is; body: JSON already."""
+        return await _whole(await self._open(method, path, body))
+
     async def events(self, path: str, body: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:
         """The JSON of each event of a streamed answer, up to [DONE]. Raises RamifyError for an error inside of the stream."""
         response = await self._open("POST", path, body)
         if "text/event-stream" not in response.headers.get("Content-Type", ""):
             yield _checked(await self._json(response))  # a server that does not stream
             return
-        async with response:
-            decoder = EventDecoder()
-            async for chunk in _chunks(response):
-                for data in decoder.feed(chunk, final=not chunk):
-                    if data == "[DONE]":
-                        return
-                    yield _checked(_parsed(data))
+        async with aclosing(_data(response)) as lines:
+            async for data in lines:
+                yield _checked(_parsed(data))
+
+    async def stream(self, path: str, body: bytes) -> AsyncIterator[str]:
+        """The data of each event of a streamed answer, as it is, up to [DONE]; body: JSON already."""
+        async with aclosing(_data(await self._open("POST", path, body))) as lines:
+            async for data in lines:
+                yield data
 
     async def _json(self, response: aiohttp.ClientResponse) -> Any:
-        async with response:
-            return _parsed(b"".join([chunk async for chunk in _chunks(response)]).decode("utf-8", "replace"))
+        return _parsed((await _whole(response)).decode("utf-8", "replace"))
 
-    async def _open(self, method: str, path: str, body: Mapping[str, Any] | None) -> aiohttp.ClientResponse:
+    async def _open(self, method: str, path: str, body: Mapping[str, Any] | bytes | None) -> aiohttp.ClientResponse:
         """A good response, to be closed by the caller. Tries again where that may help."""
         import aiohttp
 
@@ -126,12 +133,12 @@ class Http:
         while True:
             wait_s = min(8.0, 0.25 * 2**tried) * (0.75 + random.random() / 2)
             try:
-                response = await self._opened().request(method, self._base_url + path, json=body)
+                response = await self._opened().request(method, self._base_url + path, **_content(body))
                 if response.status < 400:
                     return response
                 async with response:
                     error = error_of(response.status, await response.text(), response.headers.get("Retry-After"))
-                if response.status not in RETRIED:
+                if response.status not in RETRIED or response.headers.get("x-should-retry") == "false":
                     raise error
                 if isinstance(error, Overloaded) and "Retry-After" in response.headers:
                     wait_s = min(30.0, error.retry_after_s)
@@ -147,6 +154,29 @@ class Http:
         """Close all connections."""
         if self._session is not None:
             await self._session.close()
+
+
+def _content(body: Mapping[str, Any] | bytes | None) -> dict[str, Any]:
+    """A body as aiohttp takes it; bytes through a file, of which it sends a piece at a time."""
+    if isinstance(body, bytes):
+        return {"data": io.BytesIO(body), "headers": {"Content-Type": "application/json"}}
+    return {"json": body}
+
+
+async def _data(response: aiohttp.ClientResponse) -> AsyncGenerator[str, None]:
+    """The data of each event, up to [DONE]."""
+    async with response:
+        decoder = EventDecoder()
+        async for chunk in _chunks(response):
+            for data in decoder.feed(chunk, final=not chunk):
+                if data == "[DONE]":
+                    return
+                yield data
+
+
+async def _whole(response: aiohttp.ClientResponse) -> bytes:
+    async with response:
+        return b"".join([chunk async for chunk in _chunks(response)])
 
 
 async def _chunks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:

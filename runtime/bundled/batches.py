@@ -30,17 +30,40 @@ def encode(tokenizer: Tokenizer, documents: list[Document], longest: int) -> lis
     return rows
 
 
+def copies(rng: random.Random, vocabulary: int) -> tuple[list[int], list[float]]:
+    """Random tokens, then spans of them again; the first token of a span says which one, the others count.
+
+    Text trains copying on the tokens that it is made of; names that it never has are made of rarer ones.
+    """
+    line = [rng.randrange(vocabulary) for _ in range(rng.randint(16, 96))]
+    ids, weights = list(line), [0.0] * len(line)
+    for _ in range(rng.randint(4, 16)):
+        start = rng.randrange(len(line) - 2)
+        span = line[start:start + rng.randint(2, 8)]
+        ids += span
+        weights += [0.0, *[1.0] * (len(span) - 1)]
+    return ids, weights
+
+
 def batches(source: Callable[[], Document], tokenizer: Tokenizer, *, seed: int, pad_id: int, tokens: int = 2048,
-            per_step: int = 4, pool: int = 1024, longest: int = 1024, multiple: int = 32) -> Iterator[list[Batch]]:
+            per_step: int = 4, pool: int = 1024, longest: int = 1024, multiple: int = 32, copies_after: int = 1200,
+            copies_of_pool: int = 80) -> Iterator[list[Batch]]:
     """Endless optimiser steps of `per_step` batches of about `tokens` tokens each.
 
     A pool of documents is encoded and sorted by length; its batches are used in random order. Rows start at position 0,
-    as prompts do, and are padded to the longest of their batch, rounded up to `multiple`.
+    as prompts do, and are padded to the longest of their batch, rounded up to `multiple`. From step `copies_after` on, when
+    the text is nearly learned, a pool also holds `copies_of_pool` rows of `copies`.
     """
     rng = random.Random(f"batches-{seed}")
+    drawn = random.Random(f"copies-{seed}")
+    vocabulary = min(tokenizer.get_added_tokens_decoder(), default=tokenizer.get_vocab_size())
     waiting: list[Batch] = []
+    steps = 0
     while True:
-        rows = sorted(encode(tokenizer, [source() for _ in range(pool)], longest), key=lambda row: -len(row[0]))
+        rows = encode(tokenizer, [source() for _ in range(pool)], longest)
+        if steps >= copies_after:
+            rows += [copies(drawn, vocabulary) for _ in range(copies_of_pool)]
+        rows.sort(key=lambda row: -len(row[0]))
         start = 0
         while start < len(rows):
             length = -(-len(rows[start][0]) // multiple) * multiple
@@ -50,6 +73,7 @@ def batches(source: Callable[[], Document], tokenizer: Tokenizer, *, seed: int, 
         rng.shuffle(waiting)
         while len(waiting) >= per_step:
             yield [waiting.pop() for _ in range(per_step)]
+            steps += 1
 
 
 def padded(rows: list[tuple[list[int], list[float]]], length: int, pad_id: int) -> Batch:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from . import patterns as P
 from . import words as W
 from .chat import END_OF_TEXT, segments
+from .sentences import varied
 from .words import Draw
 
 Message = dict[str, Any]
@@ -326,7 +327,9 @@ def record(d: Draw, *, four: bool = False) -> Record:
         priced = r.random() < 0.4
         kinds = ["name", "city", "product", "price" if priced else "age"]
         values = {k: value_of(d, k) for k in kinds}
-        sentence = d.pattern(P.FOUR_PRICE if priced else P.FOUR).format(**{k: v[0] for k, v in values.items()})
+        texts = {k: v[0] for k, v in values.items()}
+        free = d.varied and d.rng.random() < 0.7
+        sentence = varied(d, texts) if free else d.pattern(P.FOUR_PRICE if priced else P.FOUR).format(**texts)
         wanted = kinds if four or r.random() < 0.6 else r.sample(kinds, r.randint(1, 4))
     else:
         others = r.sample([k for k in P.KEYS if k != "name"], r.randint(1, 5))
@@ -620,7 +623,7 @@ def document(d: Draw) -> Document:
     """One document of the training mixture."""
     r = d.rng
     kind = r.choices(("recall", "extract", "tools", "choice", "few", "choice_text", "mixed", "long", "copy", "lookup", "plain", "extract_text", "other"),
-                     (17, 15, 10, 7, 9, 5, 11, 2, 6, 5, 5, 4, 4))[0]
+                     (19, 20, 9, 6, 8, 4, 11, 2, 6, 5, 4, 4, 3))[0]
     system = [{"role": "system", "content": r.choice(P.SYSTEMS)}] if r.random() < 0.25 else []
     if kind == "recall":
         return weighed(system + recall(d)[0])
@@ -642,7 +645,7 @@ def document(d: Draw) -> Document:
     return {"choice_text": choice_text, "copy": copying, "lookup": lookup, "plain": plain, "extract_text": extraction_text}[kind](d)
 
 
-def training_text(seed: int) -> Callable[[], Document]:
-    """A source of training documents: the same ones for the same seed."""
-    d = Draw(random.Random(f"train-{seed}"), unseen=False)
+def training_text(seed: int, *, vary: bool = False) -> Callable[[], Document]:
+    """A source of training documents: the same ones for the same seed. vary: many sentences are put together at random."""
+    d = Draw(random.Random(f"train-{seed}"), unseen=False, varied=vary)
     return lambda: document(d)

@@ -42,7 +42,7 @@ class Sizes:
 class Recipe:
     """How long and how fast: warm-up, constant, then linear decay to zero over the last `decay_share` of the steps."""
 
-    steps: int = 2200
+    steps: int = 2800
     seed: int = 0
     matrix_lr: float = 0.02
     other_lr: float = 3e-3

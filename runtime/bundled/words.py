@@ -136,8 +136,9 @@ def fixed_words() -> frozenset[str]:
 class Draw:
     """Random words of one side of the split. Changes its generator with every call."""
 
-    def __init__(self, rng: random.Random, unseen: bool):
-        self.rng, self.unseen = rng, unseen
+    def __init__(self, rng: random.Random, unseen: bool, *, varied: bool = False):
+        """unseen: of the held-out side. varied: sentences may be put together at random (`sentences.py`)."""
+        self.rng, self.unseen, self.varied = rng, unseen, varied
 
     def _mine(self, word: str) -> bool:
         return held_out(word) == self.unseen and word.lower() not in fixed_words()

@@ -1,24 +1,32 @@
-"""`ramify chat`: a conversation in the terminal. Each turn continues from the token ids that the engine already holds."""
+"""`ramify chat`: a conversation in the terminal, on an engine of its own or on a server (--url). Each turn continues from the
+token ids that the engine already holds.
+"""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import sys
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from ..cli import engine_options, sampling_params
+from ..cli import ENGINE_FLAGS, engine_options, sampling_params
 from ..console import say, table
-from ..errors import RamifyError
-from ..protocol import Chat, Delta, Finished, GenerateRequest, Message, ProgramHint, SamplingParams
+from ..errors import InvalidRequest, RamifyError
+from ..protocol import Chat, Delta, Event, Finished, GenerateRequest, Message, ProgramHint, SamplingParams
 from .generate import cost
 from .starting import start
 
-if TYPE_CHECKING:
-    from ..async_engine import AsyncEngine
-
 HELP = "/reset begins anew, /explain shows what each turn took from the cache, /exit or Ctrl-D ends, Ctrl-C stops an answer."
+
+
+class Answering(Protocol):
+    """An engine here, or a server."""
+
+    def generate(self, request: GenerateRequest) -> AsyncIterator[Event]: ...
+
+    async def close(self) -> None: ...
 
 
 @dataclass
@@ -79,7 +87,7 @@ def why(event: Finished) -> str:
     return ", ".join(part for part in (event.cache.reason, event.cache.continuation) if part)
 
 
-async def answer(engine: AsyncEngine, conversation: Conversation, request: GenerateRequest) -> Finished | None:
+async def answer(engine: Answering, conversation: Conversation, request: GenerateRequest) -> Finished | None:
     """Stream one answer to stdout. Returns None where Ctrl-C stopped it; what was shown stays in the conversation."""
     shown: list[str] = []
     events = engine.generate(request)
@@ -115,7 +123,7 @@ def read(interactive: bool) -> str | None:
             print("\n(Ctrl-D or /exit ends the chat)")
 
 
-def converse(runner: asyncio.Runner, engine: AsyncEngine, conversation: Conversation, sampling: SamplingParams) -> None:
+def converse(runner: asyncio.Runner, engine: Answering, conversation: Conversation, sampling: SamplingParams) -> None:
     """Read, answer, repeat, until the end of the input."""
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
     if interactive:
@@ -147,10 +155,36 @@ def converse(runner: asyncio.Runner, engine: AsyncEngine, conversation: Conversa
             say(f"({cost(finished)})" if finished else "(stopped)")
 
 
+async def connect(url: str, api_key: str | None) -> Answering:
+    """The server at that address, once it has answered. Raises RamifyError."""
+    from ...lang.backends.endpoint import RuntimeEndpoint
+
+    endpoint = RuntimeEndpoint(url, api_key)
+    try:
+        info = await endpoint.server_info()
+    except BaseException:
+        await endpoint.close()
+        raise
+    say(f"Talking to {info.get('model_name') or info.get('model')} at {endpoint.base_url}.")
+    return endpoint
+
+
+def refuse_engine_flags(said: argparse.Namespace) -> None:
+    """Raises InvalidRequest for what only the server itself can be told."""
+    given = [name for name in ENGINE_FLAGS if getattr(said, name, None) is not None]
+    if given:
+        name = "MODEL" if given[0] == "model" else "--" + given[0].replace("_", "-")
+        raise InvalidRequest(f"{name} is said where the engine is started; with --url that is the server. Leave it out.")
+
+
 def run(said: argparse.Namespace) -> int:
     """Exit status 0 at the end of the input."""
+    if said.url is not None:
+        refuse_engine_flags(said)
+    elif said.api_key is not None:
+        raise InvalidRequest("--api-key is a server's. Give its address with --url.")
     with asyncio.Runner() as runner:
-        engine = runner.run(start(engine_options(said)))
+        engine = runner.run(start(engine_options(said)) if said.url is None else connect(said.url, said.api_key))
         try:
             converse(runner, engine, Conversation(said.system), sampling_params(said))
         finally:

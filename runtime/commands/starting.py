@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -31,17 +31,17 @@ SERVE = {
 }
 
 
-def missing_packages() -> list[str]:
-    """Those packages of the [serve] extra that are not installed; finds them without importing them."""
-    return [package for name, package in SERVE.items() if find_spec(name) is None]
+def missing_packages(of: Mapping[str, str] = SERVE) -> list[str]:
+    """Those packages (import name -> name for pip) that are not installed; finds them without importing them."""
+    return [package for name, package in of.items() if find_spec(name) is None]
 
 
-def require_packages() -> None:
-    """Raise ModelError, with what to install, where the engine's packages are missing."""
-    missing = missing_packages()
+def require_packages(of: Mapping[str, str] = SERVE, *, what: str = "engine") -> None:
+    """Raise ModelError, with what to install, where packages of the [serve] extra are missing."""
+    missing = missing_packages(of)
     if missing:
         raise ModelError(
-            f"The engine needs {', '.join(missing)}, which is not installed. Run: pip install 'ramify[serve]'.",
+            f"The {what} needs {', '.join(missing)}, which is not installed. Run: pip install 'ramify[serve]'.",
             code="not_installed",
         )
 

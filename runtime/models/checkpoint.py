@@ -12,6 +12,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from ..errors import ModelError, ModelNotFound
+from .config import read_config
 
 INDEX = "model.safetensors.index.json"
 _WANTED_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "tokenizer.model"]
@@ -41,7 +42,8 @@ class Checkpoint:
 def resolve_checkpoint(name: str | Path) -> Path:
     """The folder of a checkpoint: `name` itself, or the local copy of a hub id (owner/model), downloaded where needed.
 
-    Raises ModelNotFound if there is no such folder and no such hub id, or no network to look for it.
+    Raises ModelNotFound if there is no such folder and no such hub id, or no network to look for it; ModelError for a hub id
+    whose configuration is not supported.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
@@ -111,7 +113,7 @@ def _only_file(folder: Path) -> str:
 
 def _read_header(path: Path) -> Iterator[tuple[str, TensorEntry]]:
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework="numpy") as file:  # for the header alone; "pt" would load torch
             for name in file.keys():
                 part = file.get_slice(name)
                 yield name, TensorEntry(path, tuple(part.get_shape()), str(part.get_dtype()))
@@ -128,7 +130,11 @@ def _download(name: str) -> Path:
             f"There is no folder {name}. If it is a hub id: install huggingface_hub to download it, or name a local folder."
         ) from error
     try:
+        # The small files first: a model that is not supported is refused before its weights are downloaded.
+        read_config(Path(snapshot_download(name, allow_patterns=["*.json"])))
         return Path(snapshot_download(name, allow_patterns=_WANTED_FILES))
+    except ModelError:
+        raise
     except Exception as error:  # the hub client's own errors and those of whichever HTTP library it is built on
         reason = str(error).strip().splitlines()
         raise ModelNotFound(

@@ -11,6 +11,9 @@ from typing import Any
 from ..errors import ModelError
 from .spec import FAMILIES, Family
 
+_MOST = 2**31 - 1
+_MOST_LAYERS = 10_000
+_LAYER_TYPES = ("full_attention", "sliding_attention")
 _SAMPLING_FIELDS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 
 
@@ -73,6 +76,8 @@ def read_config(folder: Path) -> ModelConfig:
         raise ModelError(f"{raw.path}: hidden_act is {raw.get('hidden_act')!r}; only 'silu' is supported.")
     hidden_size, num_heads = raw.count("hidden_size"), raw.count("num_attention_heads")
     num_layers = raw.count("num_hidden_layers")
+    if num_layers > _MOST_LAYERS:
+        raise ModelError(f"{raw.path}: num_hidden_layers is {num_layers}; at most {_MOST_LAYERS} are taken.")
     head_dim = raw.count("head_dim", family.head_dim or hidden_size // num_heads)
     num_kv_heads = raw.count("num_key_value_heads", num_heads)
     if num_heads % num_kv_heads or head_dim % 2:
@@ -128,8 +133,8 @@ class _Fields:
     def count(self, name: str, default: int | None = None) -> int:
         value = self.values.get(name)
         value = default if value is None else value
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ModelError(f"{self.path}: {name} is {value!r}, but must be a whole number of at least 1.")
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _MOST:
+            raise ModelError(f"{self.path}: {name} is {value!r}, but must be a whole number from 1 to {_MOST}.")
         return value
 
     def number(self, name: str, default: float) -> float:
@@ -155,23 +160,28 @@ def _read_json(path: Path, *, required: bool) -> dict[str, Any]:
 
 
 def _family(raw: _Fields) -> Family:
-    named = raw.get("architectures") or []
+    said = raw.get("architectures") or []
+    named = [name for name in said if isinstance(name, str)] if isinstance(said, list) else [str(said)]
     for name in named:
         if name in FAMILIES:
             return FAMILIES[name]
-    said = ", ".join(map(str, named)) or "none"
+    said = ", ".join(named) or "none"
     raise ModelError(f"{raw.path}: architecture {said} is not supported. Supported: {', '.join(sorted(FAMILIES))}.")
 
 
 def _rope(raw: _Fields) -> RopeConfig:
     """Reads `rope_parameters` (transformers 5), or `rope_theta` and `rope_scaling` (before)."""
-    scaling = dict(raw.get("rope_parameters") or raw.get("rope_scaling") or {})
+    scaling = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
+    if not isinstance(scaling, dict):
+        raise ModelError(f"{raw.path}: the rotary parameters are {scaling!r}, but must be an object.")
+    scaling = dict(scaling)
     if any(isinstance(value, dict) for value in scaling.values()):
         raise ModelError(f"{raw.path}: rotary parameters per layer type are not supported.")
     kind = scaling.pop("rope_type", None) or scaling.pop("type", None) or "default"
     scaling.pop("type", None)
-    theta = float(scaling.pop("rope_theta", None) or raw.number("rope_theta", 10000.0))
-    if float(scaling.pop("partial_rotary_factor", None) or raw.number("partial_rotary_factor", 1.0)) != 1.0:
+    inner = _Fields(raw.path, {name: scaling.pop(name, None) for name in ("rope_theta", "partial_rotary_factor")})
+    theta = inner.number("rope_theta", raw.number("rope_theta", 10000.0))
+    if inner.number("partial_rotary_factor", raw.number("partial_rotary_factor", 1.0)) != 1.0:
         raise ModelError(f"{raw.path}: partial rotary embedding is not supported.")
     needs = {
         "default": (),
@@ -179,7 +189,7 @@ def _rope(raw: _Fields) -> RopeConfig:
         "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
         "yarn": ("factor", "original_max_position_embeddings"),
     }
-    if kind not in needs:
+    if not isinstance(kind, str) or kind not in needs:
         raise ModelError(f"{raw.path}: rope type {kind!r} is not supported. Supported: {', '.join(needs)}.")
     if kind == "yarn":
         scaling.setdefault("original_max_position_embeddings", raw.get("max_position_embeddings"))
@@ -192,7 +202,14 @@ def _rope(raw: _Fields) -> RopeConfig:
 
 def _windows(raw: _Fields, family: Family, num_layers: int, max_positions: int) -> tuple[int | None, ...]:
     """Windows as wide as the context never hide anything and count as None."""
-    windows = family.windows(raw.values, num_layers)
+    kinds = raw.get("layer_types") or []
+    unknown = [kind for kind in kinds if kind not in _LAYER_TYPES] if isinstance(kinds, list) else [kinds]
+    if unknown:
+        raise ModelError(f"{raw.path}: layer type {unknown[0]!r} is not supported. Supported: {', '.join(_LAYER_TYPES)}.")
+    try:
+        windows = family.windows(raw.values, num_layers)
+    except TypeError as error:
+        raise ModelError(f"{raw.path}: max_window_layers is {raw.get('max_window_layers')!r}, but must be a number.") from error
     if len(windows) != num_layers:
         raise ModelError(f"{raw.path}: layer_types has {len(windows)} entries for {num_layers} layers.")
     for window in windows:
@@ -207,7 +224,7 @@ def _token_ids(raw: _Fields, said: list[Any], vocab_size: int) -> tuple[int, ...
         for token_id in value if isinstance(value, list) else [value]:
             if token_id is None or token_id in ids:
                 continue
-            if not isinstance(token_id, int) or not 0 <= token_id < vocab_size:
+            if not isinstance(token_id, int) or isinstance(token_id, bool) or not 0 <= token_id < vocab_size:
                 raise ModelError(
                     f"{raw.path.parent}: config or generation_config names token id {token_id!r}, but the vocabulary has "
                     f"{vocab_size} ids. Correct eos_token_id and bos_token_id."

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from ...kernels.activation.interface import SiluMul
 from ...kernels.attention.interface import AttentionIndex, AttentionSpec
-from ...kernels.gemm.interface import Linear
+from ...kernels.gemm.interface import Linear, Rows
 from ...kernels.table import Kernels
 from .config import ModelConfig
 from .layers.attention import PagedAttention
-from .layers.embedding import Embedding, Head
+from .layers.embedding import Head
 from .layers.linear import LayerLinears
 from .layers.norm import Norm, no_norm
 from .layers.rope import RopeTable
@@ -72,11 +72,13 @@ class Decoder:
         self,
         config: ModelConfig,
         kernels: Kernels,
+        *,
+        embedding: Rows,
         tensors: Mapping[str, Tensor],
         linears: Mapping[str, Linear],
         max_positions: int,
     ):
-        """tensors and linears: everything that `spec.parameters` lists, by target."""
+        """embedding: a row a token id. tensors and linears: everything else that `spec.parameters` lists, by target."""
         self.config = config
         self.kernels = kernels
         self.device = kernels.device
@@ -85,7 +87,7 @@ class Decoder:
         specs = [_attention_spec(config, window) for window in config.windows]
         distinct = list(dict.fromkeys(specs))
         self._attentions = [kernels.attention(spec) for spec in distinct]
-        self._embedding = Embedding(tensors["embedding"])
+        self._embedding = embedding
         self._layers = [
             _layer(config, kernels, tensors, linears, number, distinct.index(spec)) for number, spec in enumerate(specs)
         ]

@@ -96,25 +96,27 @@ class Parameter:
     """One thing of ours, made of the checkpoint's parts laid one below the other along the first axis.
 
     `target`: our name, such as layers.3.qkv. `linear`: it becomes a packed linear layer; otherwise a plain tensor. `biases`
-    has as many parts as `weights`, or none.
+    has as many parts as `weights`, or none. `embeds`: its rows are the token embeddings.
     """
 
     target: str
     weights: tuple[Part, ...]
     biases: tuple[Part, ...] = ()
     linear: bool = True
+    embeds: bool = False
 
 
 def parameters(config: ModelConfig) -> list[Parameter]:
-    """All parameters of the dense decoder in order of use. A tied lm_head has the embedding's name for its part."""
+    """All parameters of the dense decoder in order of use. With tied embeddings lm_head is both, under the embedding's name."""
     hidden, vocab = config.hidden_size, config.vocab_size
     embedding = Part("model.embed_tokens.weight", (vocab, hidden))
-    found = [Parameter("embedding", (embedding,), linear=False)]
+    tied = config.tie_embeddings
+    found = [] if tied else [Parameter("embedding", (embedding,), linear=False, embeds=True)]
     for layer in range(config.num_layers):
         found += _layer_parameters(config, layer)
     found.append(Parameter("norm", (Part("model.norm.weight", (hidden,)),), linear=False))
-    head = embedding if config.tie_embeddings else Part("lm_head.weight", (vocab, hidden))
-    found.append(Parameter("lm_head", (head,)))
+    head = embedding if tied else Part("lm_head.weight", (vocab, hidden))
+    found.append(Parameter("lm_head", (head,), embeds=tied))
     return found
 
 

@@ -13,18 +13,17 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from ...kernels.gemm.interface import Linear
+from ...kernels.gemm.interface import Linear, Rows
+from ...kernels.gemm.rows import TableRows
 from ...kernels.table import Kernels, choose
-from ..errors import ModelError
-from .checkpoint import Checkpoint, listed, open_checkpoint
-from .config import ModelConfig, check_tokenizer, read_config
+from .check import check_checkpoint
+from .checkpoint import Checkpoint, listed
+from .config import ModelConfig
 from .decoder import Decoder
-from .spec import Parameter, Part, parameters, unused
+from .spec import Parameter, Part, parameters
 
 Progress = Callable[[int, int], None]
 """Called with bytes done and bytes in all, after each tensor."""
-
-_FLOATS = {"F32": 4, "BF16": 2, "F16": 2}
 
 
 def load_decoder(
@@ -42,47 +41,13 @@ def load_decoder(
     table, by default and at most the model's context. Raises ModelError for anything wrong with the checkpoint, before weights
     are read.
     """
-    config = read_config(folder)
-    if tokenizer_size is not None:
-        check_tokenizer(config, tokenizer_size)
-    checkpoint = open_checkpoint(folder)
-    wanted = parameters(config)
-    check_tensors(config, checkpoint, wanted)
+    config, checkpoint = check_checkpoint(folder, tokenizer_size)
     kernels = choose(device, dtype)
     with torch.inference_mode():
-        loaded = Assembly(wanted, kernels)
+        loaded = Assembly(parameters(config), kernels)
         stream(checkpoint, loaded, progress)
         longest = min(max_positions or config.max_positions, config.max_positions)
-        return Decoder(config, kernels, loaded.tensors, loaded.linears, longest)
-
-
-def check_tensors(config: ModelConfig, checkpoint: Checkpoint, wanted: list[Parameter]) -> None:
-    """Names, shapes and dtypes of all tensors against what the model needs. Raises one ModelError that lists what is wrong."""
-    parts = {part.name: part for parameter in wanted for part in (*parameter.weights, *parameter.biases)}
-    found = checkpoint.tensors
-    missing = [name for name in parts if name not in found]
-    surplus = [name for name in found if name not in parts and not unused(config, name)]
-    shapes = [
-        f"{name} is {list(found[name].shape)}, not {list(part.shape)}"
-        for name, part in parts.items()
-        if name in found and found[name].shape != part.shape
-    ]
-    dtypes = [f"{name} is {found[name].dtype}" for name in parts if name in found and found[name].dtype not in _FLOATS]
-    problems = [
-        f"{len(names)} {what}: {listed(names)}"
-        for what, names in (
-            ("tensors are missing", missing),
-            ("tensors belong to nothing in this architecture", surplus),
-            ("tensors have another shape than config.json says", shapes),
-            ("tensors are not floating point (F32, BF16, F16)", dtypes),
-        )
-        if names
-    ]
-    if problems:
-        raise ModelError(
-            f"{checkpoint.folder}: the weights do not fit {config.architecture}. " + ". ".join(problems) + ". Check that "
-            "config.json and the shards come from the same checkpoint, and download what is missing."
-        )
+        return loaded.decoder(config, max_positions=longest)
 
 
 class Assembly:
@@ -91,28 +56,37 @@ class Assembly:
     def __init__(self, wanted: list[Parameter], kernels: Kernels):
         self.tensors: dict[str, Tensor] = {}
         self.linears: dict[str, Linear] = {}
+        self.embedding: Rows | None = None
         self._kernels = kernels
-        self._users: dict[str, list[Parameter]] = {}
+        self._user = {part.name: parameter for parameter in wanted for part in (*parameter.weights, *parameter.biases)}
         self._held: dict[str, dict[str, Tensor]] = {parameter.target: {} for parameter in wanted}
-        for parameter in wanted:
-            for part in (*parameter.weights, *parameter.biases):
-                self._users.setdefault(part.name, []).append(parameter)
 
     def add(self, name: str, tensor: Tensor) -> None:
         """Takes one tensor of the checkpoint, which may be a view of a mapped file. Unknown names are passed over."""
-        ours = False
-        for parameter in self._users.get(name, ()):
-            self._put(parameter, name, tensor, ours)
-            if all(part.name in self._held[parameter.target] for part in (*parameter.weights, *parameter.biases)):
-                self._finish(parameter, self._held.pop(parameter.target))
-            if parameter.target in self.tensors:  # a tied head is made of the embedding that we hold, not of another copy
-                tensor, ours = self.tensors[parameter.target], True
+        parameter = self._user.get(name)
+        if parameter is None:
+            return
+        self._put(parameter, name, tensor)
+        if all(part.name in self._held[parameter.target] for part in (*parameter.weights, *parameter.biases)):
+            self._finish(parameter, self._held.pop(parameter.target))
 
-    def _put(self, parameter: Parameter, name: str, tensor: Tensor, ours: bool) -> None:
+    def decoder(self, config: ModelConfig, *, max_positions: int) -> Decoder:
+        """The decoder of these weights, when all of them have been added. max_positions: length of the rotary table."""
+        assert self.embedding is not None and not self._held, f"not added: {listed(list(self._held))}"
+        return Decoder(
+            config,
+            self._kernels,
+            embedding=self.embedding,
+            tensors=self.tensors,
+            linears=self.linears,
+            max_positions=max_positions,
+        )
+
+    def _put(self, parameter: Parameter, name: str, tensor: Tensor) -> None:
         """Copies a part into its rows of the parameter's buffer; a weight that is the whole layer may need no copy."""
         held = self._held[parameter.target]
         whole = parameter.linear and len(parameter.weights) == 1 and not parameter.biases
-        if whole and tensor.dtype == self._kernels.dtype and (ours or self._kernels.packs):
+        if whole and tensor.dtype == self._kernels.dtype and self._kernels.packs:
             held[name] = tensor
             return
         group = parameter.weights if any(part.name == name for part in parameter.weights) else parameter.biases
@@ -128,9 +102,19 @@ class Assembly:
         weight = held[parameter.weights[0].name]
         if parameter.linear:
             bias = held[parameter.biases[0].name] if parameter.biases else None
-            self.linears[parameter.target] = self._kernels.linear(weight, bias)
+            linear = self.linears[parameter.target] = self._kernels.linear(weight, bias)
+            if parameter.embeds:
+                self.embedding = linear.rows_of(weight) or self._table(weight)
+        elif parameter.embeds:
+            self.embedding = TableRows(weight)
         else:
             self.tensors[parameter.target] = weight
+
+    def _table(self, weight: Tensor) -> Rows:
+        """A copy of the embedding, for a head that cannot read its rows; the weight may be a view of a mapped file."""
+        self._kernels.reasons.append("embedding: kept beside the head, whose packed weight cannot be read row by row here")
+        copy = _buffer(tuple(weight.shape), self._kernels.dtype, self._kernels.device)
+        return TableRows(copy.copy_(weight))
 
 
 def _buffer(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:

@@ -87,7 +87,7 @@ class Scheduler:
         refusal = self._refusal(longest, longest)
         if refusal is not None:
             return [Refused(request.key, refusal)]
-        group = ScoreGroup(request.key, prompt, choices)
+        group = ScoreGroup(request.key, prompt, choices, keep=request.keep, alone=request.alone)
         if not group.parts:
             return [group.answer(now)]
         sequences = []
@@ -184,6 +184,8 @@ class Scheduler:
         last_step = int(self.rows.last_step[sequence.row]) if sequence.row >= 0 else self.settled
         self.cache.release(lease, step=max(last_step, self.settled))
         sequence.lease = None
+        if isinstance(sequence.group, ScoreGroup):
+            sequence.group.leased.append((sequence.index, lease))
 
     def _vacate(self, sequence: Sequence) -> None:
         if sequence.row >= 0:
@@ -217,8 +219,17 @@ class Scheduler:
         if isinstance(group, ScoreGroup):
             if finish.reason == "abort":
                 failure = Failure("aborted", "The request was aborted.")
-            return group.ended(sequence, failure, now)
+            messages = group.ended(sequence, failure, now)
+            if messages:
+                self._drop_losers(group)
+            return messages
         return [self._last_message(sequence, finish, now, failure)]
+
+    def _drop_losers(self, group: ScoreGroup) -> None:
+        """All choices are scored: what only losing ones put into the tree leaves it. Changes the cache."""
+        branches = group.losing_branches()
+        while sum(self.cache.retract(lease, num_tokens) for lease, num_tokens in branches):
+            pass  # one branch may have begun what others hung below: it can go once they are gone
 
     def _last_message(self, sequence: Sequence, finish: Finish, now: float, failure: Failure | None) -> SequenceEnd:
         clock, counts = sequence.clock, sequence.counts

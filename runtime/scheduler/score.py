@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ...radix.cache import Lease
+from ...radix.keys import common_prefix
+from ..choosing import RULES
 from ..plan import Int32
 from ..protocol import CacheReport, Failure, Usage
 from ..wire import Outbound, Refused, ScoreEnd
@@ -29,8 +32,19 @@ class Part:
 class ScoreGroup:
     """The choices of one ScoreRequest and the sequences that compute them. Collects their results, answers once."""
 
-    def __init__(self, key: int, prompt: Int32, choices: list[Int32]):
+    def __init__(
+        self,
+        key: int,
+        prompt: Int32,
+        choices: list[Int32],
+        *,
+        keep: str = "mean",
+        alone: tuple[tuple[float | None, ...], ...] = (),
+    ):
+        """keep, alone: see `wire.SubmitScore`. leased: (part, lease) of all leases that its sequences have given back."""
         self.key = key
+        self.leased: list[tuple[int, Lease]] = []
+        self._prompt, self._choices, self._keep, self._alone = prompt, choices, keep, alone
         self.parts: list[Part] = []
         self.sequences: list[Sequence] = []
         self._sources: list[list[tuple[int, int, int] | None]] = []
@@ -82,12 +96,29 @@ class ScoreGroup:
             return [Refused(self.key, self._failure)]
         return [self.answer(now)]
 
-    def answer(self, now: float) -> ScoreEnd:
+    def losing_branches(self) -> list[tuple[Lease, int]]:
+        """Leases of parts, with the tokens of each that may stay cached: the prompt, and what it shares with the winner.
+
+        Nobody wins where scoring failed. Answers only."""
+        if self._keep == "all":
+            return []
+        winning = self._prompt
+        if self._keep in RULES and self._failure is None:
+            given, alone = ([[v or 0.0 for v in row] for row in rows] for rows in (self._values(), self._alone))
+            winning = np.concatenate([self._prompt, self._choices[RULES[self._keep](given, alone)]])
+        stays = [common_prefix(part.ids, winning) for part in self.parts]
+        return [(lease, stays[part]) for part, lease in reversed(self.leased) if stays[part] < len(self.parts[part].ids)]
+
+    def _values(self) -> tuple[tuple[float | None, ...], ...]:
         """Log-probabilities per choice and token, in the order in which the choices were given."""
-        first = self.sequences[0] if self.sequences else None
-        values = tuple(
+        return tuple(
             tuple(None if s is None else self.sequences[s[0]].found[s[1], s[2]] for s in sources) for sources in self._sources
         )
+
+    def answer(self, now: float) -> ScoreEnd:
+        """What all choices have come to. Answers only."""
+        first = self.sequences[0] if self.sequences else None
+        values = self._values()
         clock = first.clock if first else Clock(now, now)
         unique = sum(len(part.ids) - (part.first if number else 0) for number, part in enumerate(self.parts))
         computed = min(unique, sum(s.counts.computed for s in self.sequences))

@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import InvalidRequest
 from ..protocol import Chat, Message
 from .pieces import Pieces, joined
-from .template import ChatTemplate
+from .template import ChatTemplate, check_variables
 from .tokenizer import Tokenizer
 
 
@@ -29,7 +29,7 @@ def message_fields(message: Message) -> dict[str, Any]:
 def _arguments(text: str) -> Any:
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
     return value if isinstance(value, dict) else text
 
@@ -40,7 +40,7 @@ def tool_definitions(texts: Sequence[str]) -> list[dict[str, Any]]:
     for index, text in enumerate(texts):
         try:
             tool = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             tool = error
         if not isinstance(tool, dict):
             raise InvalidRequest(
@@ -56,6 +56,7 @@ def render(chat: Chat, tokenizer: Tokenizer, template: ChatTemplate, *, messages
     messages: only so many of the first ones, as history (nothing left open). The first value is None if a content string
     has a control token's text in it. Raises InvalidRequest as `ChatTemplate.render` and `ControlTokens.mark` do.
     """
+    check_variables(chat.template_kwargs)
     whole = messages is None
     turns = [message_fields(message) for message in (chat.messages if whole else chat.messages[:messages])]
     inputs = (turns, tool_definitions(chat.tools), chat.template_kwargs)

@@ -27,7 +27,10 @@ from .tokenizer import read_json
 
 MAX_MESSAGES = 4096
 RENDER_LIMIT_S = 1.0
-_RESERVED_NAMES = ("messages", "tools", "chat_template", "tokenize", "add_generation_prompt", "continue_final_message")
+_RESERVED_NAMES = (
+    *("messages", "tools", "chat_template", "tokenize", "add_generation_prompt", "continue_final_message"),
+    "self",  # no template has it, and no method takes it
+)
 _REASONING = ("reasoning_content", "thinking", "reasoning")
 
 
@@ -87,7 +90,11 @@ class ChatTemplate:
         if isinstance(configured, str):
             sources = {"default": configured}
         else:
-            sources = {entry["name"]: entry["template"] for entry in configured or []}
+            try:
+                sources = {entry["name"]: entry["template"] for entry in configured or []}
+            except (KeyError, TypeError) as error:
+                text = f"{folder}/tokenizer_config.json: chat_template is neither a text nor a list of templates with a name."
+                raise ModelError(f"{text} Fetch the file again.") from error
         files = {"default": folder / "chat_template.jinja"}
         files |= {path.stem: path for path in sorted((folder / "additional_chat_templates").glob("*.jinja"))}
         sources |= {name: path.read_text(encoding="utf-8") for name, path in files.items() if path.is_file()}
@@ -175,12 +182,14 @@ def _check(messages: Sequence[Any], variables: Mapping[str, Any]) -> None:
             code="invalid_messages",
             param="messages",
         )
+    check_variables(variables)
+
+
+def check_variables(variables: Mapping[str, Any], param: str = "template_kwargs") -> None:
+    """Raises InvalidRequest (not_allowed) for a variable that is not the caller's to set. param: what he calls them."""
     if forbidden := sorted(set(variables) & set(_RESERVED_NAMES)):
-        raise InvalidRequest(
-            f"The template variable {forbidden[0]!r} cannot be set by a request. Use the request's own fields.",
-            code="not_allowed",
-            param="template_kwargs",
-        )
+        text = f"The template variable {forbidden[0]!r} cannot be set by a request. Use the request's own fields."
+        raise InvalidRequest(text, code="not_allowed", param=param)
 
 
 def _with_reasoning(message: Mapping[str, Any]) -> dict[str, Any]:

@@ -84,8 +84,15 @@ class Tokenizer:
             raise ModelError(f"{path} is not a tokenizer that the tokenizers library can read: {error}") from None
         config = {**read_json(folder / "special_tokens_map.json"), **read_json(folder / "tokenizer_config.json")}
         model = read_json(folder / "config.json")
-        sources = (read_json(folder / "generation_config.json"), model, model.get("text_config") or {})
-        return cls(backend, config, [i for source in sources for i in _as_ids(source.get("eos_token_id"))])
+        sources = [read_json(folder / "generation_config.json"), model, model.get("text_config")]
+        eos_ids = [i for source in sources if isinstance(source, dict) for i in _as_ids(source.get("eos_token_id"))]
+        try:
+            return cls(backend, config, eos_ids)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ModelError(
+                f"{folder}: a field of tokenizer_config.json or special_tokens_map.json is not what it should be ({error!r}). "
+                "Fetch both again."
+            ) from error
 
     def _read_prefix(self, config: Mapping[str, Any]) -> np.ndarray:
         """BOS by tokenizer_config's word if it has one, else whatever the post-processor puts before a text."""

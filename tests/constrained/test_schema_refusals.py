@@ -125,7 +125,9 @@ def deep(levels: int) -> dict[str, Any]:
 
 
 TOO_COMPLEX = {
-    "depth": JsonSchema(json.dumps(deep(200))),
+    "depth": JsonSchema(json.dumps(deep(limits.SCHEMA_DEPTH))),
+    "depth of properties": JsonSchema('{"properties":{"properties":' * limits.SCHEMA_DEPTH + "{}" + "}}" * limits.SCHEMA_DEPTH),
+    "depth of a constant": JsonSchema('{"const":' + "[" * limits.SCHEMA_DEPTH + "]" * limits.SCHEMA_DEPTH + "}"),
     "depth of thousands": JsonSchema('{"items":' * 5000 + "{}" + "}" * 5000),
     "size": JsonSchema(json.dumps({"description": "x" * limits.SCHEMA_BYTES})),
     "properties": JsonSchema(json.dumps({"properties": {f"p{i}": True for i in range(limits.SCHEMA_PROPERTIES + 1)}})),
@@ -146,5 +148,7 @@ def test_what_is_over_a_cap_is_too_complex(bench, name):
 
 
 def test_a_schema_at_the_caps_is_taken(bench):
-    bench.compile(constraint_of(deep(60)))
+    within = limits.SCHEMA_DEPTH - 1
+    bench.compile(constraint_of(deep(within)))
+    bench.compile(JsonSchema('{"type":"object","properties":{"properties":' * within + '{"type":"null"}' + "}}" * within))
     bench.compile(JsonSchema(json.dumps({"enum": [f"{i:x}" for i in range(5000)]})))

@@ -100,10 +100,12 @@ def test_what_follows_a_choice_continues_from_its_tokens(engine, method):
         s += sgl.user(PREFACE + "Which town has a harbour?")
         s += sgl.assistant(sgl.select("town", towns, choices_method=method) + "." + sgl.gen("x"))
 
+    engine.flush_cache()
     state = program.run(backend=engine, **FEW)
     assert state["town"] in towns
     after = state.explain("x")
     assert after.continuation == "continued" and after.computed <= tokens_in(engine, ".") + 1
+    assert engine.get_server_info()["cache"]["tokens"] <= after.prompt + after.output, "a losing choice is still cached"
 
 
 def test_more_calls_than_the_queue_holds_wait_for_their_turn(engine):
@@ -154,6 +156,16 @@ async def test_the_engines_api_for_coroutines(engine):
     assert len(whole["meta_info"]["output_token_logprobs"]) == len(whole["output_ids"])
     pieces = [piece async for piece in await engine.async_generate("Hull is", sampling, stream=True)]
     assert pieces[-1]["text"] == whole["text"]
+
+
+def test_ids_that_are_asked_for_have_the_log_probabilities_that_they_have_among_the_likeliest(engine):
+    sampling = {"max_new_tokens": 3, "temperature": 0}
+    likely = engine.generate("Hull is", sampling, return_logprob=True, top_logprobs_num=2)["meta_info"]["output_top_logprobs"]
+    ids = [token for _, token, _ in likely[0]]
+    asked = engine.generate("Hull is", sampling, return_logprob=True, token_ids_logprob=ids)["meta_info"]
+    assert dict(zip(ids, (lp for lp, _, _ in asked["output_token_ids_logprobs"][0]), strict=True)) == pytest.approx(
+        {token: lp for lp, token, _ in likely[0]}
+    )
 
 
 def test_a_prompt_that_is_too_long_is_an_error_with_the_programs_line(engine):

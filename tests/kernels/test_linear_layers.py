@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from ramify.kernels.gemm import native
 from ramify.kernels.gemm.reference import TorchLinear
+from ramify.kernels.gemm.rows import packed_rows
 from ramify.kernels.gemm.selftest import FORMS, BlockedLinear, CheckedLinears, PaddedLinear, invariant
 from ramify.kernels.table import choose
 
@@ -80,6 +81,35 @@ def test_a_product_that_never_keeps_bits_is_reported() -> None:
 
     CheckedLinears(lambda weight, bias: Drifting(), "linear", reasons)(weight)
     assert "depend on the other rows" in reasons[0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("shape", [*SHAPES, (250, 4097), (33, 97), (64, 5000)], ids=str)
+def test_rows_read_out_of_a_layer_are_those_of_its_weight(shape, dtype: torch.dtype) -> None:
+    with torch.inference_mode():
+        kernels = choose("cpu", dtype)
+        weight, bias = weights(*shape, dtype)
+        weight[0, 0] = float("nan")
+        for form in (lambda linear: linear, lambda linear: PaddedLinear(linear, 16, 16), BlockedLinear):
+            rows = form(kernels.linear(weight.clone(), bias)).rows_of(weight)
+            if rows is None:
+                pytest.skip("this CPU packs weights in another layout")
+            bits = torch.int16 if dtype == torch.bfloat16 else torch.int32
+            assert torch.equal(rows(torch.arange(shape[1])).view(bits), weight.view(bits))
+            assert rows(torch.zeros(0, dtype=torch.int64)).shape == (0, shape[0])
+            for outside in (-1, shape[1], 10**9):
+                with pytest.raises(IndexError):
+                    rows(torch.tensor([0, outside]))
+
+
+@pytest.mark.skipif(not native.available(torch.float32), reason="needs packed linears")
+def test_rows_are_not_read_where_the_packed_weight_is_not_laid_out_as_known() -> None:
+    with torch.inference_mode():
+        weight, _ = weights(128, 256, torch.float32)
+        other = torch.ops.mkldnn._reorder_linear_weight(weight.roll(1, dims=1).contiguous())
+        smaller = torch.ops.mkldnn._reorder_linear_weight(weight[:64].contiguous())
+        assert packed_rows(other, weight) is None
+        assert packed_rows(smaller, weight) is None
 
 
 def test_padding_and_blocks_change_nothing_but_the_shape_of_the_call() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ramify as sgl
-from ramify.lang.choices import greedy_pick, greedy_rows, mean
+from ramify.runtime.choosing import RULES, greedy_pick, greedy_rows, mean
 
 
 def decide(method, logprobs, alone=None):
@@ -62,3 +62,18 @@ def test_greedy_equals_sorting_by_the_extended_rows(rows):
     assert greedy_pick(extended) == extended.index(max(extended))
     index, _ = decide(sgl.greedy_token_selection, rows)
     assert index == greedy_pick(extended)
+
+
+@pytest.mark.parametrize(
+    "method", [sgl.token_length_normalized, sgl.greedy_token_selection, sgl.unconditional_likelihood_normalized]
+)
+@given(data=st.data())
+def test_a_methods_rule_takes_the_same_choice_as_the_method(method, data):
+    """So the branch that the engine keeps is the one from which the program goes on."""
+    lengths = data.draw(st.lists(st.integers(1, 4), min_size=1, max_size=5))
+    rows, alone = (
+        [data.draw(st.lists(st.sampled_from([-3.0, -2.0, -0.5]), min_size=n, max_size=n)) for n in lengths] for _ in range(2)
+    )
+    unknown_first = [[None, *row[1:]] for row in alone]
+    index, _ = decide(method, rows, unknown_first)
+    assert RULES[method.rule](rows, [[0.0, *row[1:]] for row in alone]) == index

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -203,6 +204,29 @@ def test_an_error_of_the_program_itself_reaches_the_readers_of_its_stream(is_asy
     for read in (lambda: list(state.text_iter()), lambda: list(state.text_iter("never")), lambda: state["never"], state.text):
         with pytest.raises(ZeroDivisionError, match="mine"):
             read()
+
+
+def test_an_error_of_the_program_itself_is_not_overtaken_by_the_end_of_its_text():
+    inside, ended = threading.Event(), threading.Event()
+
+    def hold_the_loop(_):
+        inside.set()
+        ended.wait(5)
+
+    @sgl.function
+    def broken(s):
+        s += "text"
+        s._executor.drained().add_done_callback(hold_the_loop)  # the loop stands between two entries of the queue
+        inside.wait(5)
+        raise ZeroDivisionError("mine")
+
+    state = broken.run(backend=Scripted(failing), stream=True)
+    while not state._executor.run.body_done:
+        time.sleep(0.001)
+    time.sleep(0.02)  # the end of the text is queued by now
+    ended.set()
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        list(state.text_iter())
 
 
 def test_a_stream_that_never_declares_a_variable_ends_its_readers():

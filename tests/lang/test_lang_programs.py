@@ -290,6 +290,15 @@ def test_what_a_call_does_not_say_is_taken_from_the_run():
     assert (first.priority, first.deadline_s, first.tenant) == (3, 9.0, "t")
 
 
+def test_a_run_may_ask_for_n_texts_of_every_call():
+    @sgl.function
+    def program(s):
+        s += "q" + sgl.gen("x") + sgl.gen("y", n=1)
+
+    state = program.run(backend=Scripted(["a", "b"]), n=2)
+    assert (state["x"], state["y"]) == (["a", "a"], "b")
+
+
 def test_a_name_that_is_the_programs_own_argument_is_given_to_the_program():
     @sgl.function
     def program(s, n, temperature):
@@ -330,6 +339,7 @@ def test_a_constraint_reaches_the_request_and_the_variable_stays_text(arguments,
 def test_gen_int_and_gen_string_are_gen_with_a_dtype():
     assert sgl.gen_int("x", 5, stop="a") == sgl.gen("x", 5, stop="a", dtype=int)
     assert sgl.gen_string("x", temperature=0) == sgl.gen("x", temperature=0, dtype=str)
+    assert sgl.gen_int("x", 5, 2) == sgl.gen("x", 5, n=2, dtype=int)
 
 
 BAD_ARGUMENTS = [
@@ -414,6 +424,26 @@ def test_select_appends_the_likeliest_choice_and_continues_from_its_tokens():
     meta = state.get_meta_info("tool")
     assert len(meta["input_token_logprobs"]) == 2 and len(meta["normalized_prompt_logprobs"]) == 2
     assert state.explain("tool").finish == "selected"
+
+
+def test_a_select_says_by_which_rule_its_method_takes_a_choice():
+    class LastOne:
+        requires_unconditional_logprobs = False
+
+        def __call__(self, *, choices, **_):
+            return sgl.ChoicesDecision(choices[-1])
+
+    rules = {
+        sgl.token_length_normalized: "mean",
+        sgl.greedy_token_selection: "greedy",
+        sgl.unconditional_likelihood_normalized: "gain",
+        LastOne(): "all",
+    }
+    for method, rule in rules.items():
+        backend, choose = Scripted(["a"]), sgl.select("x", ["a", "b"], choices_method=method)
+        sgl.function(lambda s, expr: s.__iadd__("Q:" + expr)).run(choose, backend=backend)
+        (request,) = backend.requests
+        assert isinstance(request, ScoreRequest) and request.keep == rule
 
 
 def test_select_above_temperature_zero_samples_under_a_constraint():
@@ -726,6 +756,17 @@ def test_a_batch_returns_states_in_order():
     states = qa.run_batch([{"question": str(i)} for i in range(9)], backend=Scripted(script), temperature=0.5)
     assert [state["answer"] for state in states] == [str(i) for i in range(9)]
     assert qa.run_batch([], backend=Scripted(script)) == []
+
+
+def test_a_batch_takes_values_in_the_order_of_the_arguments_too():
+    @sgl.function
+    def program(s, q, mark="?"):
+        s += q + mark
+
+    states = program.run_batch([("a",), ["b", "!"], {"q": "c"}], backend=Scripted(echo))
+    assert [state.text() for state in states] == ["a?", "b!", "c?"]
+    with pytest.raises(sgl.InvalidRequest, match="at most 2 values"):
+        program.run_batch([("a", "b", "c")], backend=Scripted(echo))
 
 
 def test_no_more_programs_of_a_batch_run_at_once_than_asked_for():

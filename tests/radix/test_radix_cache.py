@@ -450,3 +450,75 @@ def test_the_check_finds_a_page_that_is_lost() -> None:
     cache._pool.take(np.empty(1, np.int32), -1)
     with pytest.raises(AssertionError, match="do not add up"):
         cache.check()
+
+
+# ----------------------------------------------------------------------------------------------------------- retraction
+
+
+def branch(cache: PrefixCache, tokens: list[int], *, step: int) -> Lease:
+    """A prompt that came, was computed and left; the lease by which it can be taken back."""
+    lease = run(cache, tokens, step=step)
+    cache.settle(step)
+    cache.release(lease, step=step)
+    return lease
+
+
+def test_a_branch_that_is_taken_back_leaves_at_once_and_what_it_shares_stays() -> None:
+    cache = PrefixCache(num_pages=16, num_events=10)
+    winner, loser = branch(cache, [1, 2, 3, 4], step=1), branch(cache, [1, 2, 5, 6, 7], step=2)
+    assert cache.events is not None
+    cache.events.drain()
+    assert cache.retract(loser, 2) == 3
+    cache.check()
+    assert cache.stats().free == 12 and cache.stats().evicted_tokens == 0
+    assert cache.match(NS, [1, 2, 3, 4]).length == 4
+    found = cache.match(NS, [1, 2, 5, 6])
+    assert (found.length, found.reason) == (2, "dropped")
+    (removed,) = cache.events.drain()[0]
+    assert isinstance(removed, Removed) and (removed.num_tokens, removed.reason) == (3, "dropped")
+    assert cache.retract(winner, 4) == 0 and cache.retract(loser, 2) == 0
+
+
+def test_only_what_the_lease_itself_gave_can_be_taken_back() -> None:
+    cache = PrefixCache(num_pages=16)
+    branch(cache, [1, 2, 3, 4], step=1)
+    double = cache.acquire(NS, [1, 2, 3, 4, 5], limit=2, step=2)
+    assert cache.grow(double, 5)
+    cache.insert(double, [3, 4, 5], step=2)
+    cache.settle(2)
+    cache.release(double, step=2)
+    assert cache.retract(double, 2) == 1
+    cache.check()
+    assert cache.match(NS, [1, 2, 3, 4, 5]).length == 4
+
+
+def test_what_somebody_leases_or_goes_on_from_is_not_taken_back() -> None:
+    cache = PrefixCache(num_pages=16)
+    lease = branch(cache, [1, 2, 3, 4], step=1)
+    reader = cache.acquire(NS, [1, 2, 3], limit=3, step=2)
+    assert cache.retract(lease, 1) == 1, "of a leased path the end that is free goes"
+    cache.release(reader, step=1)
+    below = branch(cache, [1, 2, 3, 9], step=2)
+    assert cache.retract(lease, 1) == 0
+    assert cache.retract(below, 3) == 1 and cache.retract(lease, 1) == 2
+    cache.check()
+    assert cache.match(NS, [1, 2, 3]).length == 1
+
+
+def test_a_page_that_took_the_place_of_an_evicted_one_is_not_taken_back() -> None:
+    cache = PrefixCache(num_pages=16)
+    lease = branch(cache, [1, 2, 3], step=1)
+    assert cache.flush() == 3
+    held = run(cache, [8, 8, 8, 8], step=2)  # so that the pages have other numbers now
+    branch(cache, [1, 2, 3], step=2)
+    assert cache.retract(lease, 0) == 0
+    cache.release(held, step=2)
+    cache.check()
+
+
+def test_of_a_page_that_begins_with_kept_tokens_the_last_copy_stays() -> None:
+    cache = PrefixCache(num_pages=16, page_size=4)
+    leases = [branch(cache, [1, 2, 3, 4, 5, 6, token, token, 9], step=step) for step, token in enumerate([7, 8], start=1)]
+    assert [cache.retract(lease, 6) for lease in leases] == [5, 1], "the second page begins as the first did, with 5 and 6"
+    cache.check()
+    assert cache.match(NS, [1, 2, 3, 4, 5, 6, 0]).length == 6

@@ -101,6 +101,7 @@ class Model:
         self.used: dict[Prefix, int] = {}
         self.now = 0
         self.ended: list[Prefix] = []
+        self.released: list[Seq] = []
 
     # ---------------------------------------------------------------------------------------------------- the device
 
@@ -272,6 +273,24 @@ class Model:
         self.touch(seq, known)
         self.seqs.remove(seq)
         self.ended = [*self.ended[-3:], (seq.namespace, tuple(seq.tokens))]
+        self.released = [*self.released[-3:], seq]
+
+    def retract(self, by: Choices) -> None:
+        """What one that left gave to the tree was of no use: it goes, unless others need it."""
+        if not self.released:
+            return
+        seq = self.released[by.number(0, len(self.released) - 1)]
+        kept = by.number(0, len(seq.tokens))
+        others = [(s, self.cache.match(s.namespace, s.tokens).length) for s in self.seqs if not s.lease.is_cut]
+        stays = self.cache.match(seq.namespace, seq.tokens, limit=kept).length
+        before = self.cache.stats()
+        gone = self.cache.retract(seq.lease, kept)
+        after = self.cache.stats()
+        assert before.tokens - after.tokens == gone and before.locked == after.locked
+        assert self.cache.match(seq.namespace, seq.tokens, limit=kept).length == stays, "what was to stay has gone"
+        for other, length in others:
+            mine = min(other.lease.node.end, length)
+            assert self.cache.match(other.namespace, other.tokens).length >= mine, "a lease lost what it holds"
 
     def fail(self, by: Choices) -> None:
         """A launched step fails, and all after it; who took part goes back to what stands, or leaves."""
@@ -412,9 +431,10 @@ class Model:
         if self.policy == "lru":
             oldest = min((self.used[end] for end in ends), default=self.now)
             for reason, prefix in removed:
-                assert reason == "cut off" or self.used[prefix] <= oldest, "a prefix was evicted before an older one"
+                assert reason in ("cut off", "dropped") or self.used[prefix] <= oldest, "a prefix was evicted before an older one"
         waiting = {s.prefix(n) for s in self.seqs if s.lease.blocked for n in range(s.lease.length + 1)}
-        self.shared -= {prefix for _, prefix in removed} - waiting
+        # Some that a failed step cut off are there again at once: another lease, which had waited for them, put its own there.
+        self.shared -= {prefix for _, prefix in removed} - waiting - present
         assert present <= self.shared
         missing = self.shared - present - waiting
         assert not missing or self.was_blocked, f"{missing} were shared and are gone"
@@ -436,6 +456,7 @@ VERBS = (
     Model.fail,
     Model.back,
     Model.flush,
+    Model.retract,
 )
 SIZES = [
     (1, 24, "lru"),

@@ -96,5 +96,5 @@ def test_the_queue_does_not_grow_with_what_has_died() -> None:
 def test_ghosts_are_forgotten_in_time() -> None:
     ghosts = Ghosts(capacity=2)
     for name in "abc":
-        ghosts.add(name)
-    assert [ghosts.knows(name) for name in "abc"] == [False, True, True]
+        ghosts.add(name, "evicted")
+    assert [ghosts.reason(name) for name in "abc"] == [None, "evicted", "evicted"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pty
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,15 +17,18 @@ import ramify
 from ramify.runtime.cli import ENGINE_FLAGS, build_parser, engine_options, main, parse, sampling_params
 from ramify.runtime.commands.bench import benchmarks
 from ramify.runtime.commands.doctor import machine
+from ramify.runtime.commands.serve import check_address, open_to_all, resolve_said
 from ramify.runtime.config import EngineOptions
 from ramify.runtime.console import amount, columns, gib, panel, table
+from ramify.runtime.errors import InvalidRequest
 from ramify.runtime.protocol import SamplingParams
+from ramify.runtime.server.options import ServerOptions
 
 
-def run_ramify(*args: str, stdin: str = "", cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """`ramify ARGS` in a process of its own, without a terminal."""
+def run_ramify(*args: str, stdin: str = "", cwd: Path | None = None, **environ: str) -> subprocess.CompletedProcess[str]:
+    """`ramify ARGS` in a process of its own, without a terminal. environ: more variables."""
     command = [sys.executable, "-m", "ramify.runtime.cli", *args]
-    env = {**os.environ, "PYTHONSAFEPATH": "1"}
+    env = {**os.environ, "PYTHONSAFEPATH": "1", **environ}
     return subprocess.run(command, input=stdin, env=env, cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
 
 
@@ -36,10 +40,10 @@ def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
 def test_without_a_command_the_help_is_shown_and_the_status_is_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
     shown = capsys.readouterr().out
-    assert all(command in shown for command in ("demo", "chat", "generate", "run", "bench", "doctor"))
+    assert all(command in shown for command in ("demo", "chat", "generate", "run", "serve", "bench", "doctor"))
 
 
-@pytest.mark.parametrize("command", ["demo", "chat", "generate", "run", "bench", "doctor"])
+@pytest.mark.parametrize("command", ["demo", "chat", "generate", "run", "serve", "bench", "doctor"])
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main([command, "--help"])
@@ -122,6 +126,10 @@ def test_a_wrong_flag_is_refused_with_status_2(line: list[str], said: str, capsy
         (["generate", "Hi", "--kv-tokens", "100", "--mem-fraction", "0.1"], "Give one of them"),
         (["run", "nowhere.py"], "nowhere.py"),
         (["bench", "nothing"], "There is no benchmark 'nothing'"),
+        (["serve", "--port", "70000"], "--port: port is 70000"),
+        (["serve", "--config", "nowhere.yaml"], "nowhere.yaml cannot be read"),
+        (["serve", "--api-key-file", "nowhere"], "The key file nowhere cannot be read"),
+        (["serve", "--host", "192.0.2.1"], "192.0.2.1 is no address of this machine"),
     ],
 )
 def test_a_users_mistake_is_one_line_and_status_2(args: list[str], said: str, tmp_path: Path) -> None:
@@ -129,6 +137,66 @@ def test_a_users_mistake_is_one_line_and_status_2(args: list[str], said: str, tm
     assert done.returncode == 2 and done.stdout == ""
     last = done.stderr.splitlines()[-1]
     assert last.startswith(f"ramify {args[0]}: ") and said in last and "Traceback" not in done.stderr
+
+
+def test_flags_spell_server_options() -> None:
+    line = "serve a/model --host ::1 --port 0 --api-key a --api-key b --admin-api-key c --max-body 7 --idle-timeout-s 2.5"
+    line += " --lenient-params --no-log-json --log-level error --cors-origin * --kv-tokens 64"
+    config = resolve_said(build_parser().parse_args(line.split())).config
+    assert config.engine == EngineOptions(model="a/model", kv_tokens=64)
+    assert config.server == ServerOptions(
+        host="::1",
+        port=0,
+        api_keys=("a", "b"),
+        admin_api_keys=("c",),
+        max_body=7,
+        idle_timeout_s=2.5,
+        lenient_params=True,
+        log_level="error",
+        cors_origins=("*",),
+    )
+
+
+def test_the_help_of_serve_has_groups_and_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["serve", "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert all(f" {group}: " in shown for group in ("listening", "keys", "limits", "logging", "engine", "configuration"))
+    assert "(default: 30000)" in shown and "32 MiB" in shown and "--[no-]log-json" not in shown and "parent" not in shown
+
+
+def test_the_configuration_is_printed_with_the_origin_of_each_value(tmp_path: Path) -> None:
+    (tmp_path / "ramify.yaml").write_text("port: 1\nmax-n: 4\nschedule: fcfs\n")
+    said = {"RAMIFY_PORT": "2", "RAMIFY_API_KEY": "sk-secret", "RAMIFY_KV_TOKENS": "64", "RAMIFY_CONFIG": "ramify.yaml"}
+    done = run_ramify("serve", "--port", "3", "--print-config", cwd=tmp_path, **said)
+    assert (done.returncode, done.stderr) == (0, "")
+    for line in ("port: 3  # from --port", "max-n: 4  # from ramify.yaml:max-n", "kv-tokens: 64  # from RAMIFY_KV_TOKENS"):
+        assert f"\n{line}\n" in done.stdout
+    assert "\nhost: \"127.0.0.1\"  # default\n" in done.stdout and "sk-secret" not in done.stdout
+
+
+def test_a_key_is_not_shown_when_its_flag_is_misspelled(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["serve", "model", "--api-keyz", "sk-secret", "--admin-keyz=sk-secret"])
+    shown = capsys.readouterr().err
+    assert stopped.value.code == 2 and "--api-keyz --admin-keyz" in shown and "sk-secret" not in shown
+
+
+def test_a_port_in_use_is_said_before_a_model_is_looked_for() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(InvalidRequest, match=f"Port {port} of 127.0.0.1 is in use"):
+            check_address("127.0.0.1", port)
+        done = run_ramify("serve", "/no/such/model", "--port", str(port))
+        assert done.returncode == 2 and done.stderr.startswith(f"ramify serve: Port {port} of 127.0.0.1 is in use")
+        assert done.stderr.count("\n") == 1
+    check_address("127.0.0.1", port)
+    check_address("localhost", 0)
+
+
+def test_a_server_that_others_reach_without_a_key_is_told_apart() -> None:
+    assert open_to_all(ServerOptions(host="0.0.0.0")) and open_to_all(ServerOptions(host="::"))
+    assert not any(map(open_to_all, (ServerOptions(), ServerOptions(host="::1"), ServerOptions(host="::", api_keys=("a",)))))
 
 
 def test_arguments_of_a_program_may_stand_on_both_sides_of_flags() -> None:

@@ -1,4 +1,4 @@
-"""Token ids to hidden states, and hidden states to logits."""
+"""Hidden states to logits. (Token ids to hidden states is `kernels.gemm.interface.Rows`.)"""
 
 from __future__ import annotations
 
@@ -8,17 +8,6 @@ from torch import Tensor
 
 from ....kernels.gemm.interface import Linear
 from .norm import Norm
-
-
-@dataclass(frozen=True)
-class Embedding:
-    """table: [vocab, hidden]."""
-
-    table: Tensor
-
-    def __call__(self, token_ids: Tensor) -> Tensor:
-        """token_ids: int64 [tokens]. Returns [tokens, hidden]. An id outside the vocabulary raises IndexError on the CPU."""
-        return self.table.index_select(0, token_ids)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from ramify.kernels.gemm.reference import TorchLinear
 from ramify.kernels.table import choose
 from ramify.runtime.models.checkpoint import open_checkpoint
 from ramify.runtime.models.config import read_config
-from ramify.runtime.models.decoder import Decoder
 from ramify.runtime.models.spec import parameters
 from ramify.runtime.models.weights import Assembly, load_decoder, stream
 
@@ -70,6 +69,25 @@ def test_in_bf16_the_logits_stay_near_those_of_fp32(tmp_path: Path) -> None:
     assert (logits - expected).norm() / expected.norm() < 0.03
 
 
+def test_a_tied_head_that_cannot_be_read_by_rows_has_a_table_beside_it(tmp_path: Path) -> None:
+    class Packed(TorchLinear):
+        def rows_of(self, weight: torch.Tensor) -> None:
+            return None
+
+    folder = save(make_model("qwen 3 tied"), tmp_path)
+    read = load_decoder(folder, device="cpu", dtype=torch.float32)
+    config = read_config(folder)
+    kernels = replace(choose("cpu", torch.float32), linear=lambda weight, bias=None: Packed(weight.clone(), bias))
+    with torch.inference_mode():
+        loaded = Assembly(parameters(config), kernels)
+        stream(open_checkpoint(folder), loaded, None)
+    kept = loaded.decoder(config, max_positions=config.max_positions)
+    (folder / "model.safetensors").unlink()
+    ids = random_ids(50, seed=6)
+    torch.testing.assert_close(Paged(kept).prefill(ids)[1], Paged(read).prefill(ids)[1], atol=1e-5, rtol=0)
+    assert any("embedding: kept beside the head" in line for line in kernels.reasons)
+
+
 @pytest.mark.parametrize("kind", ["qwen 2", "qwen 3"])
 def test_without_packed_linears_the_model_computes_the_same(kind: str, tmp_path: Path) -> None:
     folder = save(make_model(kind).bfloat16(), tmp_path)
@@ -79,7 +97,7 @@ def test_without_packed_linears_the_model_computes_the_same(kind: str, tmp_path:
     with torch.inference_mode():
         loaded = Assembly(parameters(config), kernels)
         stream(open_checkpoint(folder), loaded, None)
-        decoder = Decoder(config, kernels, loaded.tensors, loaded.linears, config.max_positions)
+        decoder = loaded.decoder(config, max_positions=config.max_positions)
         ids = random_ids(50, seed=6)
         expected = model(torch.tensor([ids])).logits[0]
     (folder / "model.safetensors").unlink()  # nothing of the model is a view of the file

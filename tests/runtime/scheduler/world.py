@@ -150,7 +150,9 @@ class World:
         self.keys += 1
         prompt = self.prompt(30) if r.random() < 0.9 else np.empty(0, np.int32)
         choices = tuple(pack_ids([r.randrange(2) for _ in range(r.randrange(1, 5))]) for _ in range(r.randrange(1, 5)))
-        request = SubmitScore(key=self.keys, ids=prompt.tobytes(), choices=choices)
+        keep = r.choice(["mean", "greedy", "gain", "all", "none"])
+        alone = tuple(tuple(-r.random() for _ in range(len(choice) // 4)) for choice in choices) if keep == "gain" else ()
+        request = SubmitScore(key=self.keys, ids=prompt.tobytes(), choices=choices, keep=keep, alone=alone)
         self.requests[self.keys] = request
         self.inbox.append(request)
         return self.keys

@@ -1,0 +1,39 @@
+// Attention over pages on raw pointers: what bind.cpp and the test driver see of attention.cpp.
+#pragma once
+
+#include <cstdint>
+
+extern "C" {
+
+enum RamifyDtype : int32_t { RAMIFY_FP32 = 0, RAMIFY_BF16 = 1 };
+
+// 0: whatever the compiler targets, 1: AVX2 and FMA, 2: AVX512 (F, BW, VL, DQ), 3: AVX512-BF16.
+int32_t ramify_best_level();
+
+// One step of one layer. Strides count elements. A span's meaning is that of kernels/attention/interface.py.
+struct RamifyAttention {
+    const void* q;  // [tokens, num_heads, head_dim], the last two dimensions contiguous
+    int64_t q_stride;
+    void* out;  // [tokens, num_heads, head_dim] contiguous, in q's dtype
+    const void* k_pool;  // [slots, num_kv_heads, head_dim] contiguous, as is v_pool
+    const void* v_pool;
+    int64_t slots;
+    int32_t q_dtype, kv_dtype;
+    int32_t num_heads, num_kv_heads, head_dim;  // head_dim: a multiple of 16, at most 256
+    const int32_t* page_table;  // [rows, max_pages]
+    int64_t page_table_stride;
+    int32_t page_size;
+    const int32_t *query_start, *query_length, *start, *row;  // [spans]
+    int32_t spans;
+    float scale;
+    int32_t window;  // 0: none
+    float soft_cap;  // 0: none
+    int32_t causal;
+    int32_t level;    // at most ramify_best_level()
+    int32_t threads;  // at least 1
+};
+
+// Writes out for every token of every span. Returns 0, or 1 where a page that a span sees lies outside of the pool (out is then
+// not complete). Keeps scratch memory per thread, which only grows.
+int32_t ramify_attention(const RamifyAttention* call);
+}

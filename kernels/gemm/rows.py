@@ -1,0 +1,64 @@
+"""Rows of a weight by their number: out of a plain table, or out of the memory of a packed linear layer.
+
+A model whose head is its embedding needs the same weight as a product and as a table. oneDNN's packed layout is a permutation:
+
+    [blocks of 64 rows][groups of columns that fill 4 bytes][64 rows][columns of the group]
+
+so a row is read where it lies, and the weight is held once. The layout is not documented: it is tried on the rows themselves.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+import torch
+from torch import Tensor
+
+from .interface import Rows
+
+_LANES = 64
+_TRIED = 4096
+
+
+class TableRows:
+    """The oracle: rows of a plain table, [rows, columns]."""
+
+    def __init__(self, table: Tensor):
+        self._table = table
+
+    def __call__(self, ids: Tensor) -> Tensor:
+        return self._table.index_select(0, ids)
+
+
+class PackedRows:
+    """Rows of a weight that oneDNN has packed, read as groups of columns, int32 each."""
+
+    def __init__(self, packed: Tensor):
+        """packed: what `_reorder_linear_weight` returned, for a weight in fp32 or bf16."""
+        self._packed = packed  # keeps the memory that the view below reads
+        self._rows, self._columns = packed.shape
+        self._dtype = packed.dtype
+        memory = (ctypes.c_char * torch.ops.mkldnn._nbytes(packed)).from_address(torch.ops.mkldnn.data_ptr(packed))
+        self._groups = torch.frombuffer(memory, dtype=torch.int32).view(-(-self._rows // _LANES), -1, _LANES).transpose(1, 2)
+
+    def __call__(self, ids: Tensor) -> Tensor:
+        if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < self._rows:
+            raise IndexError(f"row out of range: the weight has {self._rows} rows")
+        return self._groups[ids // _LANES, ids % _LANES].view(self._dtype)[:, : self._columns]
+
+
+def packed_rows(packed: Tensor, weight: Tensor) -> Rows | None:
+    """Reads the rows of `weight` out of its packed form, bit for bit; None where they do not lie as we know it.
+
+    4,096 rows from the first to the last are compared. Changes nothing.
+    """
+    if not (hasattr(torch.ops.mkldnn, "data_ptr") and hasattr(torch.ops.mkldnn, "_nbytes")):
+        return None
+    size = torch.ops.mkldnn._nbytes(packed)
+    padded_rows = -(-weight.shape[0] // _LANES) * _LANES
+    if size % (4 * padded_rows) or size // padded_rows < weight.shape[1] * weight.element_size():
+        return None
+    rows = PackedRows(packed)
+    ids = torch.linspace(0, weight.shape[0] - 1, min(weight.shape[0], _TRIED), dtype=torch.float64).long()
+    bits = torch.int16 if weight.dtype == torch.bfloat16 else torch.int32
+    return rows if torch.equal(rows(ids).view(bits), weight.index_select(0, ids).view(bits)) else None

@@ -1,0 +1,114 @@
+"""The C++ of `kernels/cpp`: compiled on first use into a cache folder, and loaded as torch.ops.ramify.
+
+One binary serves every CPU of an architecture (it chooses its instructions when it runs). Where there is no compiler the
+references are used.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+SOURCES = Path(__file__).resolve().parent / "cpp"
+UNITS = ("attention.cpp", "bind.cpp")
+COMPILERS = ("c++", "g++", "clang++")
+FLAGS = (
+    *("-std=c++17", "-O3", "-fPIC", "-shared", "-fopenmp", "-fvisibility=hidden", "-fno-strict-aliasing", "-w"),
+    "-ffp-contract=off",  # a product and a sum are fused where the source says so, and nowhere else
+    "-DTORCH_TARGET_VERSION=0x020a000000000000",  # the stable ABI of torch 2.10
+)
+COMPILE_TIMEOUT_S = 300
+
+
+@dataclass(frozen=True)
+class Native:
+    """Whether torch.ops.ramify is there, and why or where from: a line for people."""
+
+    available: bool
+    reason: str
+
+
+class BuildError(Exception):
+    """There is no binary, for the reason given."""
+
+
+def default_folder() -> Path:
+    """Where binaries are kept if nobody says otherwise. Raises RuntimeError for a user without a home."""
+    return Path.home() / ".cache" / "ramify" / "kernels"
+
+
+def find_compiler(path: str | None = None) -> str | None:
+    """The system's C++ compiler. path: folders to search, by default those of the environment."""
+    return next((found for name in COMPILERS if (found := shutil.which(name, path=path))), None)
+
+
+@functools.cache
+def load(folder: Path | None = None) -> Native:
+    """Loads the operations, once a process; compiles them, in seconds, if `folder` (default: the user's cache) has none.
+
+    Raises nothing: where they cannot be had, the reason says why.
+    """
+    if hasattr(torch.ops.ramify, "attention"):
+        return Native(True, "native kernels: loaded before")
+    try:
+        library = build(folder or default_folder(), find_compiler())
+        torch.ops.load_library(library)
+    except (BuildError, OSError, RuntimeError) as error:
+        return Native(False, f"native kernels: none, because {error}")
+    return Native(True, f"native kernels: {library}")
+
+
+def build(folder: Path, compiler: str | None) -> Path:
+    """The binary of these sources for this torch in `folder`, compiled if it is not there; other processes wait for it.
+
+    Raises BuildError where there is no compiler or it fails, OSError where the folder cannot be written.
+    """
+    if compiler is None:
+        raise BuildError(f"there is no C++ compiler ({', '.join(COMPILERS)})")
+    library = folder / f"ramify-{_key(compiler)}.so"
+    if library.is_file():
+        return library
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not library.is_file():
+            _compile(compiler, library)
+    return library
+
+
+def _compile(compiler: str, library: Path) -> None:
+    """Writes `library` whole or not at all. Raises BuildError with the compiler's first complaint."""
+    root = Path(torch.__file__).resolve().parent
+    with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
+        made = Path(scratch) / library.name
+        command = [compiler, *FLAGS, *(str(SOURCES / unit) for unit in UNITS), "-o", str(made)]
+        command += [f"-I{root / 'include'}", f"-L{root / 'lib'}", "-ltorch_cpu"]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_TIMEOUT_S, check=False)
+        except subprocess.TimeoutExpired as error:
+            raise BuildError(f"{compiler} took more than {COMPILE_TIMEOUT_S} s") from error
+        if done.returncode != 0:
+            lines = done.stderr.splitlines()
+            complaint = next((line for line in lines if "error" in line), lines[0] if lines else f"status {done.returncode}")
+            raise BuildError(f"{compiler} failed: {complaint}")
+        os.replace(made, library)
+
+
+def _key(compiler: str) -> str:
+    """Names a binary: another source, flag, torch, compiler or architecture makes another."""
+    digest = hashlib.sha256()
+    for part in (*FLAGS, torch.__version__, platform.machine(), compiler, str(os.stat(compiler).st_mtime_ns)):
+        digest.update(part.encode() + b"\0")
+    for source in sorted(SOURCES.iterdir()):
+        digest.update(source.name.encode() + b"\0" + source.read_bytes())
+    return digest.hexdigest()[:20]

@@ -1,0 +1,157 @@
+// Runs attention over pages on random shapes, for `make sanitize`: every level, every dtype, buffers of exactly the size that is
+// needed, NaN in every slot that no span sees. Compares with a plain softmax in double; ends with status 1 at a difference.
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <numeric>
+#include <random>
+#include <vector>
+
+#include "../../../kernels/cpp/attention.h"
+
+namespace {
+
+std::mt19937 random_bits(0);
+
+int draw(int low, int high) { return std::uniform_int_distribution<int>(low, high)(random_bits); }
+
+template <class T>
+T choose(std::initializer_list<T> from) {
+    return from.begin()[draw(0, static_cast<int>(from.size()) - 1)];
+}
+
+// Numbers in fp32 or bf16, each the size of what is stored.
+struct Numbers {
+    std::vector<unsigned char> bytes;
+    int32_t dtype;
+
+    Numbers(int64_t count, int32_t dtype) : bytes(count * (dtype == RAMIFY_BF16 ? 2 : 4)), dtype(dtype) {}
+    void set(int64_t i, float x) {
+        uint32_t bits;
+        std::memcpy(&bits, &x, 4);
+        uint16_t half = static_cast<uint16_t>(bits >> 16);
+        dtype == RAMIFY_BF16 ? std::memcpy(&bytes[2 * i], &half, 2) : std::memcpy(&bytes[4 * i], &x, 4);
+    }
+    double get(int64_t i) const {
+        float x;
+        if (dtype == RAMIFY_BF16) {
+            uint16_t half;
+            std::memcpy(&half, &bytes[2 * i], 2);
+            uint32_t bits = static_cast<uint32_t>(half) << 16;
+            std::memcpy(&x, &bits, 4);
+        } else {
+            std::memcpy(&x, &bytes[4 * i], 4);
+        }
+        return x;
+    }
+    void fill() {
+        std::normal_distribution<float> normal;
+        for (int64_t i = 0; i < count(); i++) set(i, normal(random_bits));
+    }
+    int64_t count() const { return static_cast<int64_t>(bytes.size()) / (dtype == RAMIFY_BF16 ? 2 : 4); }
+};
+
+struct Worst {
+    double difference = 0, allowed = 0;
+};
+
+bool one_call(int number) {
+    const int group = choose({1, 2, 3, 7, 8, 9, 70}), kv_heads = draw(1, 3), head_dim = 16 * draw(1, draw(0, 3) ? 8 : 16);
+    const int page_size = choose({1, 3, 16}), spans = draw(1, 6), heads = group * kv_heads;
+    const int32_t q_dtype = draw(0, 1), kv_dtype = draw(0, 3) ? q_dtype : draw(0, 1);
+    std::vector<int32_t> query_start, query_length, start, row;
+    int tokens = 0, longest = 0, total_pages = 0;
+    for (int i = 0; i < spans; i++) {
+        query_start.push_back(tokens);
+        query_length.push_back(choose({1, 1, 2, 9, 33, 70}));
+        start.push_back(choose({0, 1, 30, 255, 256, 257, 500, 900}));
+        row.push_back(i);
+        tokens += query_length[i];
+        int pages = (start[i] + query_length[i] + page_size - 1) / page_size;
+        longest = std::max(longest, pages);
+        total_pages += pages;
+    }
+    std::shuffle(row.begin(), row.end(), random_bits);
+    std::vector<int32_t> order(total_pages + 2), table(spans * longest, std::numeric_limits<int32_t>::max());
+    std::iota(order.begin(), order.end(), 0);
+    std::shuffle(order.begin(), order.end(), random_bits);
+    const int64_t slots = int64_t(order.size()) * page_size, size = int64_t(kv_heads) * head_dim;
+    Numbers q(int64_t(tokens) * heads * head_dim, q_dtype), out(q.count(), q_dtype), k(slots * size, kv_dtype), v(slots * size, kv_dtype);
+    q.fill(), k.fill(), v.fill();
+
+    RamifyAttention call = {};
+    call.window = draw(0, 2) ? 0 : choose({1, 5, 100, 300});
+    call.causal = draw(0, 3) > 0;
+    call.soft_cap = draw(0, 3) ? 0 : 2.5f;
+    std::vector<bool> seen(slots, false);
+    int used = 0;
+    auto slot_of = [&](int span, int position) {
+        return int64_t(table[row[span] * longest + position / page_size]) * page_size + position % page_size;
+    };
+    for (int i = 0; i < spans; i++) {
+        for (int page = 0; page * page_size < start[i] + query_length[i]; page++) table[row[i] * longest + page] = order[used++];
+        int first = call.window ? std::max(0, start[i] - call.window + 1) : 0;
+        for (int p = first; p < start[i] + query_length[i]; p++) seen[slot_of(i, p)] = true;
+    }
+    for (int64_t slot = 0; slot < slots; slot++) {
+        for (int64_t i = 0; !seen[slot] && i < size; i++) k.set(slot * size + i, NAN), v.set(slot * size + i, NAN);
+    }
+
+    call.q = q.bytes.data(), call.q_stride = int64_t(heads) * head_dim, call.out = out.bytes.data();
+    call.k_pool = k.bytes.data(), call.v_pool = v.bytes.data(), call.slots = slots;
+    call.q_dtype = q_dtype, call.kv_dtype = kv_dtype;
+    call.num_heads = heads, call.num_kv_heads = kv_heads, call.head_dim = head_dim;
+    call.page_table = table.data(), call.page_table_stride = longest, call.page_size = page_size;
+    call.query_start = query_start.data(), call.query_length = query_length.data(), call.start = start.data(), call.row = row.data();
+    call.spans = spans, call.scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
+    call.level = draw(0, ramify_best_level()), call.threads = draw(1, 3);
+    if (ramify_attention(&call) != 0) {
+        std::printf("call %d: a page was not found\n", number);
+        return false;
+    }
+
+    Worst worst;
+    for (int i = 0; i < spans; i++) {
+        for (int t = 0; t < query_length[i]; t += std::max(1, query_length[i] / 3)) {
+            const int head = draw(0, heads - 1), position = start[i] + t;
+            const int first = call.window ? std::max(0, position - call.window + 1) : 0;
+            const int last = call.causal ? position : start[i] + query_length[i] - 1;
+            const int64_t place = (int64_t(query_start[i] + t) * heads + head) * head_dim;
+            std::vector<double> scores;
+            for (int p = first; p <= last; p++) {
+                double score = 0;
+                for (int d = 0; d < head_dim; d++) score += q.get(place + d) * k.get(slot_of(i, p) * size + head / group * head_dim + d);
+                score *= call.scale;
+                scores.push_back(call.soft_cap > 0 ? call.soft_cap * std::tanh(score / call.soft_cap) : score);
+            }
+            const double top = *std::max_element(scores.begin(), scores.end());
+            double total = 0;
+            for (double& score : scores) total += score = std::exp(score - top);
+            for (int d = 0; d < head_dim; d++) {
+                double expected = 0;
+                for (int p = first; p <= last; p++) expected += scores[p - first] / total * v.get(slot_of(i, p) * size + head / group * head_dim + d);
+                const double difference = std::fabs(out.get(place + d) - expected);
+                const double allowed = q_dtype == RAMIFY_BF16 ? 1e-4 + (2 * std::fabs(expected) + 5) / 512 : 5e-5;
+                if (!(difference <= allowed)) worst = {difference, allowed};
+            }
+        }
+    }
+    if (worst.difference != 0) {
+        std::printf("call %d: level %d, %d x %d heads of %d: off by %g, allowed is %g\n", number, call.level, kv_heads, group, head_dim,
+                    worst.difference, worst.allowed);
+    }
+    return worst.difference == 0;
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+    const int calls = count > 1 ? std::atoi(arguments[1]) : 200;
+    int wrong = 0;
+    for (int i = 0; i < calls; i++) wrong += !one_call(i);
+    std::printf("attention: %d calls, %d wrong, levels 0 to %d\n", calls, wrong, ramify_best_level());
+    return wrong > 0;
+}
