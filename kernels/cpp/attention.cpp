@@ -26,8 +26,10 @@ namespace {
 
 constexpr int TILE = 256, STRIP = 16, STRIPS_AT_ONCE = 4, KEYS_AHEAD = 64;
 constexpr int BLOCK_ROWS = 64;
-constexpr int SHARES_PER_THREAD = 8;  // an item is at most an eighth of a thread's work, or one tile
+constexpr int SHARES_PER_THREAD = 8;   // an item is at most an eighth of a thread's work, or one tile
 constexpr int WORK_TO_WEIGH = 20;      // vector operations that 16 weights of the softmax cost, about
+constexpr int COST_OF_HEAD = 8;        // to bring a head's key and value into order costs about as much as 8 rows' products
+constexpr int COST_OF_THREADS = 8192;  // keys times rows, about 10 us: below, waking another thread costs more than it brings
 constexpr float LOWEST = -1e30f;       // finite: a tile in which a row sees nothing stays finite too, with weight 0
 constexpr float LOG2_E = 1.4426950408889634f;
 
@@ -62,9 +64,11 @@ struct Space {
     Group* groups;
 };
 
+using Attend = void(const Tile&, const Part&, const Space&);
+
 struct Level {
-    void (*attend[2][2])(const Tile&, const Part&, const Space&);  // [q is bf16][KV is bf16]
-    bool queries_in_bf16;                                          // where both are
+    Attend *fp32, *bf16_keys, *bf16;  // KV in fp32; KV in bf16 and q in fp32; both in bf16
+    bool bf16_queries;                // the last takes q as it is; everything else takes q in fp32
     void (*merge)(const Part& sum, const Part& next, int rows, int head_dim);
 };
 
@@ -135,16 +139,17 @@ class Work {
         group = call.num_heads / call.num_kv_heads;
         head_dim = call.head_dim;
         add_blocks(call);
-        double share = 0;
-        for (const Block& block : blocks) share += cost(block);
-        share /= SHARES_PER_THREAD * call.threads;
+        double total = 0;
+        for (const Block& block : blocks) total += cost(block);
+        threads = total < COST_OF_THREADS ? 1 : call.threads;
+        const double share = total / (SHARES_PER_THREAD * threads);
         int64_t parts = 0;
         int counters = 0;
         items.clear();
         for (size_t i = 0; i < blocks.size(); i++) {
             Block& block = blocks[i];
             int at_once = block.tiles;
-            if (call.threads > 1 && block.tiles > 1 && cost(block) > share) {
+            if (threads > 1 && block.tiles > 1 && cost(block) > share) {
                 at_once = static_cast<int>(share / cost(block) * block.tiles);
                 if (at_once < 1) at_once = 1;
                 block.parts = parts, block.counter = counters++;
@@ -172,7 +177,7 @@ class Work {
     std::vector<Block> blocks;
     std::vector<Item> items;
     std::unique_ptr<std::atomic<int>[]> to_come;
-    int group = 1, head_dim = 0;
+    int group = 1, head_dim = 0, threads = 1;
 
   private:
     void add_blocks(const RamifyAttention& call) {
@@ -200,7 +205,9 @@ class Work {
     }
 
     int64_t part_size(const Block& block) const { return 2 * padded(rows(block)) + int64_t(rows(block)) * head_dim; }
-    double cost(const Block& block) const { return static_cast<double>(block.tiles) * (rows(block) + 8 * block.heads); }
+    double cost(const Block& block) const {
+        return static_cast<double>(block.highest - block.lowest + 1) * (rows(block) + COST_OF_HEAD * block.heads);
+    }
 
     Buffer part_buffer_;
     float* part_memory_ = nullptr;
@@ -212,9 +219,12 @@ class Worker {
   public:
     void begin(const RamifyAttention& call, Work& work) {
         call_ = &call, work_ = &work, level_ = &LEVELS[call.level];
-        in_bf16_ = level_->queries_in_bf16 && call.q_dtype == RAMIFY_BF16 && call.kv_dtype == RAMIFY_BF16;
+        const bool bf16 = call.q_dtype == RAMIFY_BF16 && call.kv_dtype == RAMIFY_BF16;
+        attend_ = bf16 ? level_->bf16 : call.kv_dtype == RAMIFY_BF16 ? level_->bf16_keys : level_->fp32;
+        bf16_queries_ = bf16 && level_->bf16_queries;
         const int64_t rows = padded(work.most_rows()), part = 2 * rows + rows * call.head_dim;
-        const int64_t sizes[] = {STRIPS_AT_ONCE * STRIP * int64_t(call.head_dim), rows * TILE, rows * TILE, rows * call.head_dim, part, part};
+        const int64_t packed = STRIPS_AT_ONCE * STRIP * int64_t(call.head_dim);
+        const int64_t sizes[] = {packed, rows * TILE, rows * TILE, rows * call.head_dim, part, part};
         float** places[] = {&space_.packed, &space_.scores, &space_.weights, &queries_, &sum_, &next_};
         int64_t total = 0;
         for (int64_t size : sizes) total += size;
@@ -274,7 +284,8 @@ class Worker {
         bool good = true;
         for (int key = keys.low; key < keys.high; key++) {
             const int position = base + key;
-            const int64_t slot = size == 1 ? block.pages[position] : int64_t(block.pages[position / size]) * size + position % size;
+            const int64_t page = block.pages[size == 1 ? position : position / size];
+            const int64_t slot = size == 1 ? page : page * size + position % size;
             good &= static_cast<uint64_t>(slot) < static_cast<uint64_t>(call_->slots);
             keys.offset[key] = slot * slot_size;
         }
@@ -290,7 +301,8 @@ class Worker {
         tile.keys = static_cast<const char*>(call.k_pool) + skip;
         tile.values = static_cast<const char*>(call.v_pool) + skip;
         tile.offset = keys.offset, tile.low = keys.low, tile.high = keys.high;
-        tile.first = first, tile.next_offset = next.offset, tile.next_low = more ? next.low : 0, tile.next_high = more ? next.high : 0;
+        tile.first = first;
+        tile.next_offset = next.offset, tile.next_low = more ? next.low : 0, tile.next_high = more ? next.high : 0;
         tile.heads = block.heads, tile.rows = work_->rows_of_head(block), tile.head_dim = call.head_dim;
         tile.queries = queries_;
         for (int r = 0; r < tile.rows; r++) {
@@ -302,7 +314,7 @@ class Worker {
         tile.row_low = row_low_.data(), tile.row_high = row_high_.data();
         tile.scale = call.soft_cap > 0 ? call.scale / call.soft_cap : call.scale * LOG2_E;
         tile.cap = call.soft_cap * LOG2_E;
-        level_->attend[call.q_dtype][call.kv_dtype](tile, part, space_);
+        attend_(tile, part, space_);
     }
 
     // The block's queries as [heads][rows][head_dim], in bf16 or in fp32.
@@ -312,7 +324,7 @@ class Worker {
         for (int64_t i = 0; i < int64_t(block.heads) * block.length; i++) {
             const int64_t place = (block.token + i % block.length) * call_->q_stride + (block.head + i / block.length) * count;
             const char* from = static_cast<const char*>(call_->q) + place * bytes;
-            if (bytes == 4 || in_bf16_) {
+            if (bytes == 4 || bf16_queries_) {
                 std::memcpy(reinterpret_cast<char*>(queries_) + i * count * bytes, from, count * bytes);
                 continue;
             }
@@ -351,7 +363,8 @@ class Worker {
     const RamifyAttention* call_ = nullptr;
     Work* work_ = nullptr;
     const Level* level_ = nullptr;
-    bool in_bf16_ = false;
+    Attend* attend_ = nullptr;
+    bool bf16_queries_ = false;
     Buffer buffer_;
     Space space_ = {};
     float *queries_ = nullptr, *sum_ = nullptr, *next_ = nullptr;
@@ -392,11 +405,10 @@ extern "C" int32_t ramify_attention(const RamifyAttention* call) {
             if (!worker.run(work.items[i])) good.store(false, std::memory_order_relaxed);
         }
     };
-    const int threads = call->threads < count ? call->threads : 1;
-    if (threads <= 1) {
+    if (work.threads == 1 || count == 1) {
         take();
     } else {
-#pragma omp parallel num_threads(threads)
+#pragma omp parallel num_threads(work.threads)
         take();
     }
     return good.load() ? 0 : 1;

@@ -22,16 +22,21 @@ int64_t best_level() { return ramify_best_level(); }
 // Shapes are those of kernels/attention/interface.py. spans: int32 [4, spans]: query_start, query_length, start, row.
 void attention(const Tensor& q, const Tensor& k_pool, const Tensor& v_pool, const Tensor& page_table, int64_t page_size,
                const Tensor& spans, double scale, int64_t window, double soft_cap, bool causal, int64_t level, Tensor out) {
-    STD_TORCH_CHECK(q.dim() == 3 && k_pool.dim() == 3 && v_pool.dim() == 3 && out.dim() == 3, "q, pools and out must have 3 dimensions");
+    STD_TORCH_CHECK(q.dim() == 3 && k_pool.dim() == 3 && v_pool.dim() == 3 && out.dim() == 3,
+                    "q, pools and out must have 3 dimensions");
     const int64_t tokens = q.size(0), heads = q.size(1), head_dim = q.size(2), kv_heads = k_pool.size(1);
-    STD_TORCH_CHECK(head_dim % 16 == 0 && head_dim >= 16 && head_dim <= 256, "head_dim must be a multiple of 16 up to 256, not ", head_dim);
+    STD_TORCH_CHECK(head_dim % 16 == 0 && head_dim >= 16 && head_dim <= 256,
+                    "head_dim must be a multiple of 16 up to 256, not ", head_dim);
     STD_TORCH_CHECK(kv_heads > 0 && heads % kv_heads == 0, heads, " query heads do not divide into ", kv_heads, " KV heads");
-    STD_TORCH_CHECK(tokens == 0 || (q.stride(2) == 1 && q.stride(1) == head_dim), "the last two dimensions of q must be contiguous");
-    STD_TORCH_CHECK(k_pool.is_contiguous() && v_pool.is_contiguous() && out.is_contiguous(), "pools and out must be contiguous");
+    STD_TORCH_CHECK(tokens == 0 || (q.stride(2) == 1 && q.stride(1) == head_dim),
+                    "the last two dimensions of q must be contiguous");
+    STD_TORCH_CHECK(k_pool.is_contiguous() && v_pool.is_contiguous() && out.is_contiguous(),
+                    "pools and out must be contiguous");
     STD_TORCH_CHECK(k_pool.size(2) == head_dim && v_pool.size(2) == head_dim && v_pool.size(1) == kv_heads &&
                         v_pool.size(0) == k_pool.size(0),
                     "pools must be [slots, kv_heads, head_dim]");
-    STD_TORCH_CHECK(out.size(0) == tokens && out.size(1) == heads && out.size(2) == head_dim && out.scalar_type() == q.scalar_type(),
+    STD_TORCH_CHECK(out.size(0) == tokens && out.size(1) == heads && out.size(2) == head_dim &&
+                        out.scalar_type() == q.scalar_type(),
                     "out must have q's shape and dtype");
     STD_TORCH_CHECK(page_table.dim() == 2 && page_table.scalar_type() == ScalarType::Int && page_table.is_contiguous(),
                     "page_table must be contiguous int32 [rows, max_pages]");
@@ -84,10 +89,14 @@ void attention(const Tensor& q, const Tensor& k_pool, const Tensor& v_pool, cons
 STABLE_TORCH_LIBRARY(ramify, m) {
     m.def("best_level() -> int");
     m.def(
-        "attention(Tensor q, Tensor k_pool, Tensor v_pool, Tensor page_table, int page_size, Tensor spans, float scale, int window, "
-        "float soft_cap, bool causal, int level, Tensor(a!) out) -> ()");
+        "attention(Tensor q, Tensor k_pool, Tensor v_pool, Tensor page_table, int page_size, Tensor spans, float scale, "
+        "int window, float soft_cap, bool causal, int level, Tensor(a!) out) -> ()");
 }
 
-STABLE_TORCH_LIBRARY_IMPL(ramify, CompositeExplicitAutograd, m) { m.impl("best_level", TORCH_BOX(&best_level)); }
+STABLE_TORCH_LIBRARY_IMPL(ramify, CompositeExplicitAutograd, m) {
+    m.impl("best_level", TORCH_BOX(&best_level));
+}
 
-STABLE_TORCH_LIBRARY_IMPL(ramify, CPU, m) { m.impl("attention", TORCH_BOX(&attention)); }
+STABLE_TORCH_LIBRARY_IMPL(ramify, CPU, m) {
+    m.impl("attention", TORCH_BOX(&attention));
+}

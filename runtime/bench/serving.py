@@ -111,8 +111,8 @@ def post(body: dict[str, Any]) -> bytes:
 
 def asked(load: Load, number: int, *, stream: bool) -> bytes:
     """One request of the load."""
-    body = {"prompt": load.ids(number), "max_tokens": load.output, "temperature": 0, "ignore_eos": True, "stream": stream}
-    return post(body)
+    fixed = {"model": "default", "max_tokens": load.output, "temperature": 0, "ignore_eos": True}
+    return post({**fixed, "prompt": load.ids(number), "stream": stream})
 
 
 async def served(load: Load, repeats: int, *, stream: bool) -> tuple[list[float], list[float], int]:
@@ -136,7 +136,7 @@ async def idle(count: int) -> float:
     """MB that `count` streams take of the HTTP process while they wait for their first token."""
     load = Load(8, 8, 8)
     async with server(load, "--queue", str(count)) as (pid, port):
-        body = {"prompt": [300] * 8, "max_tokens": 24, "ignore_eos": True, "stream": True}
+        body = {"model": "default", "prompt": [300] * 8, "max_tokens": 24, "ignore_eos": True, "stream": True}
         await exchange(port, post(body))
         before = rss_mb(pid)
         writers = []

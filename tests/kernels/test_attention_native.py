@@ -52,7 +52,7 @@ def check(result: Tensor, expected: Tensor, sequence: Sequence) -> None:
 
 @levels
 @specs
-@settings(max_examples=5)
+@settings(max_examples=3)
 @given(batch=BATCHES, page_size=st.sampled_from([1, 3, 16]), dtype=st.sampled_from(list(DTYPES)), seed=st.integers(0, 99))
 def test_any_batch_of_spans_equals_a_dense_softmax(level, spec, batch, page_size: int, dtype: str, seed: int) -> None:
     sequences = [make_sequence(spec, start + length, DTYPES[dtype], seed + n) for n, (start, length) in enumerate(batch)]
@@ -75,9 +75,12 @@ def test_contexts_that_end_beside_a_border_of_tiles(level: int, dtype: torch.dty
         check(result, dense(spec, sequences[number], start, length), sequences[number])
 
 
+IN_COMPANY = {**{name: spec for name, spec in SPECS.items() if spec.causal}, "head size 128": MORE["head size 128"]}
+
+
 @levels
 @dtypes
-@pytest.mark.parametrize("spec", [spec for spec in ALL.values() if spec.causal], ids=[n for n, spec in ALL.items() if spec.causal])
+@pytest.mark.parametrize("spec", IN_COMPANY.values(), ids=IN_COMPANY.keys())
 def test_a_row_has_the_same_bits_in_any_company(spec: AttentionSpec, level: int, dtype: torch.dtype) -> None:
     attention = NativeAttention(spec, level)
     sequences = [make_sequence(spec, positions, dtype, positions) for positions in (40, 300, 777)]
@@ -85,7 +88,7 @@ def test_a_row_has_the_same_bits_in_any_company(spec: AttentionSpec, level: int,
     for sequence, expected in zip(sequences, whole, strict=True):
         positions = sequence.k.shape[0]
         for chunk, page_size in ((7, 16), (64, 1), (200, 16)):
-            for start in range(0, positions, chunk):
+            for start in range(0, positions, chunk)[-4:]:
                 length = min(chunk, positions - start)
                 (result,) = attend(attention, [sequence], [(0, start, length)], page_size=page_size)
                 assert torch.equal(result, expected[start : start + length])
