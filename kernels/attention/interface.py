@@ -40,7 +40,7 @@ class AttentionIndex:
     Entries of the table beyond the sequence's last page are never read.
 
     query_start, query_length, start, row: int32 [spans], on the host. page_table: int32 or int64 [rows, max_pages], on the
-    device; it is read by `plan` only.
+    device; the entries of the step's rows stay as they are until its last `run`.
     """
 
     query_start: np.ndarray

@@ -2,9 +2,9 @@
 //
 //   span    -> blocks of up to 64 query rows: a row is a position and a query head; few positions come with all heads
 //   block   -> tiles of keys, cut at absolute multiples of 256 positions
-//   item    =  a block and all its tiles, or one tile where a thread would be the last for too long
+//   item    =  a block and all its tiles, or some of them where a thread would be the last for too long
 //
-// Threads take items from a shared counter. Within a tile, sums run in a fixed order (attention_tile.inc); tiles are merged in
+// Threads take items from a shared counter. Within a tile, sums run in a fixed order (attention_inner.inc); tiles are merged in
 // order of position. Which thread computed what, and how spans were cut, leaves no trace in the bits.
 #include "attention.h"
 
@@ -74,19 +74,23 @@ struct Level {
 
 #define RAMIFY_LEVEL 0
 #include "level_begin.inc"
+#include "attention_inner.inc"
 #include "attention_tile.inc"
 #include "level_end.inc"
 #ifdef __x86_64__
 #define RAMIFY_LEVEL 1
 #include "level_begin.inc"
+#include "attention_inner.inc"
 #include "attention_tile.inc"
 #include "level_end.inc"
 #define RAMIFY_LEVEL 2
 #include "level_begin.inc"
+#include "attention_inner.inc"
 #include "attention_tile.inc"
 #include "level_end.inc"
 #define RAMIFY_LEVEL 3
 #include "level_begin.inc"
+#include "attention_inner.inc"
 #include "attention_tile.inc"
 #include "level_end.inc"
 constexpr Level LEVELS[] = {level0::LEVEL, level1::LEVEL, level2::LEVEL, level3::LEVEL};
