@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
@@ -12,13 +12,13 @@ from aiohttp.web_request import BaseRequest
 
 from ..async_engine import AsyncEngine
 from ..errors import RamifyError
-from ..protocol import Delta, Event, Finished, GenerateRequest
+from ..protocol import Delta, Finished, GenerateRequest
 from .auth import Caller
 from .gather import collect, events_of
 from .metrics import Metrics
 from .options import ServerOptions
-from .replies import DONE, Reply, frame
-from .responses import error_body, json_response
+from .replies import DONE, Frames, Reply
+from .responses import json_response
 from .routes import Route
 from .sse import EventStream
 
@@ -73,10 +73,10 @@ class Answering:
         return json_response(reply.whole(answers))
 
     async def stream(
-        self, exchange: Exchange, engine: AsyncEngine, requests: Sequence[GenerateRequest], reply: Reply
+        self, exchange: Exchange, engine: AsyncEngine, requests: Sequence[GenerateRequest], reply: Frames
     ) -> web.StreamResponse:
         """The answer as events. Raises RamifyError before the first byte; later errors are events."""
-        stream = self.stream_to(exchange)
+        stream = self._stream_to(exchange)
         answers: list[dict[int, Finished]] = [{} for _ in requests]
         try:
             async with aclosing(events_of(engine, requests)) as events:
@@ -103,46 +103,15 @@ class Answering:
             if not stream.is_open:
                 raise
             exchange.code = error.code
-            await stream.send(frame(error_body(error)) + DONE)
+            await stream.send(reply.failed(error) + DONE)
         except Exception as error:
             if not stream.is_open or isinstance(error, ConnectionError):
                 raise
             exchange.mistake, exchange.code = error, "internal_error"
-            await stream.send(frame(error_body(None)) + DONE)
+            await stream.send(reply.failed(None) + DONE)
         return await stream.close()
 
-    async def events(
-        self,
-        exchange: Exchange,
-        engine: AsyncEngine,
-        request: GenerateRequest,
-        stream: EventStream,
-        encode: Callable[[Event], bytes],
-        failed: Callable[[RamifyError], bytes],
-    ) -> None:
-        """Every event of one request as `encode` writes it, then [DONE]. failed: how an error after the first byte is written."""
-        seen: dict[tuple[int, int], float] = {}
-        try:
-            async with aclosing(events_of(engine, [request])) as events:
-                async for _, event in events:
-                    if isinstance(event, (Delta, Finished)):
-                        self._observe(exchange, seen, (0, event.index), event)
-                    if isinstance(event, Finished):
-                        self._ended(exchange, event)
-                    await stream.send(encode(event))
-            await stream.send(DONE)
-        except RamifyError as error:
-            if not stream.is_open:
-                raise
-            exchange.code = error.code
-            await stream.send(failed(error))
-        except Exception as error:
-            if not stream.is_open or isinstance(error, ConnectionError):
-                raise
-            exchange.mistake, exchange.code = error, "internal_error"
-            await stream.send(failed(RamifyError(error_body(None)["error"]["message"])))
-
-    def stream_to(self, exchange: Exchange) -> EventStream:
+    def _stream_to(self, exchange: Exchange) -> EventStream:
         """An event stream to the client of this exchange."""
         options = self._options
         return EventStream(

@@ -10,7 +10,7 @@ from aiohttp import web
 from msgspec.structs import replace
 
 from ..async_engine import AsyncEngine
-from ..errors import ModelNotFound, RamifyError
+from ..errors import ModelNotFound
 from ..protocol import GenerateRequest
 from .exchange import Answering, Exchange
 from .fields import ChatBody, CompletionBody, GenerateBody, Sampling
@@ -20,7 +20,7 @@ from .openai_chat import ChatReply, chat_request
 from .openai_completions import CompletionReply, completion_requests, prompt_text
 from .options import ServerOptions
 from .parse import decode
-from .programs import DONE, decode_generate, decode_score, encode_event, encode_scored, failure_of
+from .programs import EventFrames, decode_generate, decode_score, encode_scored
 from .sampling import rid_of
 
 
@@ -107,9 +107,7 @@ class Generating:
         """POST /ramify/generate: the protocol's events as they are."""
         engine = self._life.engine
         request = self._mine(decode_generate(exchange.body, vocab_size=engine.info.vocab_size, options=self._options), exchange)
-        stream = self._answering.stream_to(exchange)
-        await self._answering.events(exchange, engine, request, stream, encode_event, _ended_with)
-        return await stream.close()
+        return await self._answering.stream(exchange, engine, [request], EventFrames())
 
     async def program_score(self, exchange: Exchange) -> web.StreamResponse:
         """POST /ramify/score: a Scored."""
@@ -122,10 +120,6 @@ class Generating:
         longest = self._options.request_timeout_s
         deadline_s = longest if request.deadline_s is None else min(longest, request.deadline_s)
         return replace(request, tenant=exchange.caller.tenant, deadline_s=deadline_s)
-
-
-def _ended_with(error: RamifyError) -> bytes:
-    return encode_event(failure_of(error)) + DONE
 
 
 def _label(body: Sampling, exchange: Exchange) -> str:

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import InvalidRequest
+from ..meta_info import meta_info
 from ..protocol import Delta, Finished, GenerateRequest, LogprobParams, Segment, Text, Tokens, pack_ids, unpack_ids
 from .fields import REFUSED_NATIVE, GenerateBody, NativeSampling, is_said
 from .openai_completions import ids_of, prompts_of
 from .options import ServerOptions
 from .parse import convert, decode_part
-from .replies import Reply, explained, frame, meta_info
+from .replies import Reply, explained, frame
 from .sampling import deadline_of, in_range, native_constraint, native_params, priority_of, refuse_unbuilt, tenant_of
 
 

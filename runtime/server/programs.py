@@ -10,20 +10,21 @@ not looked at here; what would harm it, and what is not a client's to say, is.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 import msgspec
 
 from ..errors import InvalidRequest, RamifyError
-from ..protocol import Event, Failure, GenerateRequest, LogprobParams, SamplingParams, Scored, ScoreRequest
+from ..protocol import Delta, Failure, Finished, GenerateRequest, LogprobParams, SamplingParams, Scored, ScoreRequest
 from .options import ServerOptions
 from .parse import decode
+from .replies import frame
+from .responses import MISTAKE
 from .sampling import in_range, stops
 
 Request = TypeVar("Request", GenerateRequest, ScoreRequest)
 
-DONE = b"data: [DONE]\n\n"
-"""The last line of every stream, also of one that failed."""
 INT32, INT64 = 2**31 - 1, 2**63 - 1
 MOST_SECONDS = 1e6
 MOST_CHOICES = 1024
@@ -52,19 +53,36 @@ def decode_score(body: bytes) -> ScoreRequest:
     return request
 
 
-def encode_event(event: Event) -> bytes:
-    """One event of a stream, as it is written to the connection."""
-    return b"data: " + _encoder.encode(event) + b"\n\n"
-
-
 def encode_scored(scored: Scored) -> bytes:
     """The answer of POST /ramify/score."""
     return _encoder.encode(scored)
 
 
 def failure_of(error: RamifyError) -> Failure:
-    """An error after the first event, as the event that tells of it; `DONE` follows it."""
+    """An error after the first event, as the event that tells of it."""
     return Failure(error.code, error.message, error.param)
+
+
+class EventFrames:
+    """`Frames` of POST /ramify/generate: the protocol's own events, one by one."""
+
+    def begin(self, prompt: int, sample: int) -> None:
+        """Nothing: the first delta says which sample it is."""
+
+    def delta(self, prompt: int, event: Delta) -> bytes:
+        return frame(event)
+
+    def end(self, prompt: int, event: Finished) -> bytes:
+        return frame(event)
+
+    def last(self, answers: Sequence[Sequence[Finished]]) -> None:
+        """Nothing: each end has said all."""
+
+    def failed(self, error: RamifyError | None) -> bytes:
+        return frame(failure_of(error or RamifyError(MISTAKE)))
+
+    def took(self, latency_s: float) -> None:
+        """Not told: the caller has a clock of its own."""
 
 
 def _checked(request: Request) -> Request:

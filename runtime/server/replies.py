@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
-from ..meta_info import finish_reason, meta_info
+from ..errors import RamifyError
+from ..meta_info import meta_info
 from ..protocol import Delta, Finished, GenerateRequest, unpack_ids
 from ..text.tokenizer import Tokenizer
+from .responses import error_body
 
 DONE = b"data: [DONE]\n\n"
 _encode = msgspec.json.Encoder().encode
@@ -44,14 +47,41 @@ def finish_fields(finished: Finished) -> dict[str, Any]:
     return fields
 
 
-class Reply:
-    """Writes one request's answers. One exists per request.
+class Frames(Protocol):
+    """How a route writes the events of a stream. Each method returns whole frames; None where there is nothing to say."""
+
+    def begin(self, prompt: int, sample: int) -> bytes | None:
+        """What comes before the first text of a sample."""
+        ...
+
+    def delta(self, prompt: int, event: Delta) -> bytes | None:
+        """New output of a sample of a prompt."""
+        ...
+
+    def end(self, prompt: int, event: Finished) -> bytes:
+        """The end of a sample."""
+        ...
+
+    def last(self, answers: Sequence[Sequence[Finished]]) -> bytes | None:
+        """After all samples, before [DONE]. answers: for each prompt its samples."""
+        ...
+
+    def failed(self, error: RamifyError | None) -> bytes:
+        """An error after the first byte, before [DONE]. None: a mistake of ours, of which nothing is told."""
+        ...
+
+    def took(self, latency_s: float) -> None:
+        """Wall clock of the whole request, told before each end. Changes state."""
+        ...
+
+
+class Reply(ABC):
+    """Writes one request's answers in the form of other servers, whole or as `Frames`. One exists per request.
 
     rid: the request's id. include_usage, continuous: a last chunk with usage; usage in every chunk. skip_special: special
     tokens are not part of the text, nor of its log-probabilities.
     """
 
-    kind = ""
     prefix = ""
 
     def __init__(
@@ -87,7 +117,7 @@ class Reply:
         return {"usage": None} if self.include_usage else {}
 
     def took(self, latency_s: float) -> None:
-        """Wall clock of the whole request, for `meta_info`. Changes state."""
+        """For `meta_info`."""
         self._latency_s = latency_s
 
     def extras(self, finished: Finished) -> dict[str, Any]:
@@ -117,25 +147,26 @@ class Reply:
             self._templates[key] = template = before, after
         return b"".join((template[0], _encode(text), template[1]))
 
+    @abstractmethod
     def begin(self, prompt: int, sample: int) -> bytes | None:
-        """What comes before the first text of a sample."""
-        raise NotImplementedError
+        """See `Frames`, as for the three below."""
 
-    def delta(self, prompt: int, event: Delta) -> bytes | None:
-        """New output of a sample of a prompt; None where there is nothing to show."""
-        raise NotImplementedError
+    @abstractmethod
+    def delta(self, prompt: int, event: Delta) -> bytes | None: ...
 
-    def end(self, prompt: int, event: Finished) -> bytes:
-        """The end of a sample."""
-        raise NotImplementedError
+    @abstractmethod
+    def end(self, prompt: int, event: Finished) -> bytes: ...
 
+    @abstractmethod
+    def last(self, answers: Sequence[Sequence[Finished]]) -> bytes | None: ...
+
+    def failed(self, error: RamifyError | None) -> bytes:
+        """OpenAI's form of an error."""
+        return frame(error_body(error))
+
+    @abstractmethod
     def whole(self, answers: Sequence[Sequence[Finished]]) -> Any:
         """The answer in one piece."""
-        raise NotImplementedError
-
-    def last(self, answers: Sequence[Sequence[Finished]]) -> bytes | None:
-        """After all samples of a stream: the usage, where it was asked for."""
-        raise NotImplementedError
 
 
 def explained(finished: Finished) -> dict[str, Any]:
@@ -145,6 +176,3 @@ def explained(finished: Finished) -> dict[str, Any]:
         "timings": msgspec.to_builtins(finished.timings),
         "usage": msgspec.to_builtins(finished.usage),
     }
-
-
-__all__ = ["DONE", "Reply", "explained", "finish_fields", "finish_reason", "frame", "meta_info", "usage_fields"]

@@ -9,6 +9,8 @@ from aiohttp import web
 
 from ..errors import Overloaded, RamifyError
 
+MISTAKE = "The server made a mistake. Its log says more, under the id of this request."
+"""All that a client is told of a failure of ours."""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -20,8 +22,7 @@ def json_response(value: Any, status: int = 200, headers: dict[str, str] | None 
 def error_body(error: RamifyError | None) -> dict[str, Any]:
     """OpenAI's nested form. None: a mistake of ours, of which nothing is told."""
     if error is None:
-        text = "The server made a mistake. Its log says more, under the id of this request."
-        return {"error": {"message": text, "type": "server_error", "param": None, "code": "internal_error"}}
+        return {"error": {"message": MISTAKE, "type": "server_error", "param": None, "code": "internal_error"}}
     return {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}
 
 

@@ -39,7 +39,7 @@ from ramify.runtime.protocol import (
     pack_ids,
     tokens,
 )
-from ramify.runtime.server import programs
+from ramify.runtime.server import programs, replies
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -111,10 +111,10 @@ class Small:
                     return response
                 if sent == self.fail_after:
                     event = programs.failure_of(sgl.EngineError("The step failed."))
-                await response.write(programs.encode_event(event))
+                await response.write(replies.frame(event))
                 sent += 1
         assert response is not None
-        await response.write(programs.DONE)
+        await response.write(replies.DONE)
         return response
 
     async def score(self, request: web.Request) -> web.Response:
@@ -349,7 +349,7 @@ def test_requests_and_events_survive_the_way():
     scoring = ScoreRequest((chat,), ("a", "b"), unconditional=True)
     assert programs.decode_score(msgspec.json.encode(scoring)) == scoring
     failure = programs.failure_of(sgl.DeadlineExceeded("Too late.", param="deadline_s"))
-    assert json.loads(programs.encode_event(failure).removeprefix(b"data: ")) == {
+    assert json.loads(replies.frame(failure).removeprefix(b"data: ")) == {
         "type": "failure",
         "code": "deadline_exceeded",
         "message": "Too late.",
