@@ -14,16 +14,18 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 SOURCES = Path(__file__).resolve().parent / "cpp"
-UNITS = ("attention.cpp", "bind.cpp")
+LEVELS = 4
+"""Sets of instructions; a unit named *_level.cpp is compiled once for each, with RAMIFY_LEVEL=0, 1, ..."""
 COMPILERS = ("c++", "g++", "clang++")
 FLAGS = (
-    *("-std=c++17", "-O3", "-fPIC", "-shared", "-fopenmp", "-fvisibility=hidden", "-fno-strict-aliasing", "-w"),
+    *("-std=c++17", "-O3", "-fPIC", "-fopenmp", "-fvisibility=hidden", "-fno-strict-aliasing", "-w"),
     "-ffp-contract=off",  # a product and a sum are fused where the source says so, and nowhere else
     "-DTORCH_TARGET_VERSION=0x020a000000000000",  # the stable ABI of torch 2.10
 )
@@ -87,21 +89,41 @@ def build(folder: Path, compiler: str | None) -> Path:
 
 
 def _compile(compiler: str, library: Path) -> None:
-    """Writes `library` whole or not at all. Raises BuildError with the compiler's first complaint."""
+    """Writes `library` whole or not at all; units are compiled side by side. Raises BuildError with the first complaint."""
     root = Path(torch.__file__).resolve().parent
     with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
-        made = Path(scratch) / library.name
-        command = [compiler, *FLAGS, *(str(SOURCES / unit) for unit in UNITS), "-o", str(made)]
-        command += [f"-I{root / 'include'}", f"-L{root / 'lib'}", "-ltorch_cpu"]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_TIMEOUT_S, check=False)
-        except subprocess.TimeoutExpired as error:
-            raise BuildError(f"{compiler} took more than {COMPILE_TIMEOUT_S} s") from error
-        if done.returncode != 0:
-            lines = done.stderr.splitlines()
-            complaint = next((line for line in lines if "error" in line), lines[0] if lines else f"status {done.returncode}")
-            raise BuildError(f"{compiler} failed: {complaint}")
+        folder = Path(scratch)
+        commands = [
+            [compiler, *FLAGS, *defines, f"-I{root / 'include'}", "-c", str(source), "-o", str(folder / f"{number}.o")]
+            for number, (source, defines) in enumerate(_units())
+        ]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(_run, commands))
+        objects = [command[-1] for command in commands]
+        made = folder / library.name
+        _run([compiler, *FLAGS, "-shared", *objects, "-o", str(made), f"-L{root / 'lib'}", "-ltorch_cpu"])
         os.replace(made, library)
+
+
+def _units() -> list[tuple[Path, list[str]]]:
+    """What is compiled: a source and its macros. The largest come first, so that no core waits for one at the end."""
+    units: list[tuple[Path, list[str]]] = []
+    for source in sorted(SOURCES.glob("*.cpp"), key=lambda path: not path.stem.endswith("_level")):
+        levels = reversed(range(LEVELS)) if source.stem.endswith("_level") else ()
+        units += [(source, [f"-DRAMIFY_LEVEL={level}"]) for level in levels] or [(source, [])]
+    return units
+
+
+def _run(command: list[str]) -> None:
+    """Raises BuildError with the compiler's first complaint."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise BuildError(f"{command[0]} took more than {COMPILE_TIMEOUT_S} s") from error
+    if done.returncode != 0:
+        lines = done.stderr.splitlines()
+        complaint = next((line for line in lines if "error" in line), lines[0] if lines else f"status {done.returncode}")
+        raise BuildError(f"{command[0]} failed: {complaint}")
 
 
 def _key(compiler: str) -> str:

@@ -11,9 +11,9 @@ from ramify.kernels import native
 
 
 def make_compiler(folder: Path, script: str) -> str:
-    """A program that stands in for a compiler; `$out` is the file that it shall write."""
+    """A program that stands in for a compiler; `$out` is the file that it shall write, `$said` its command line."""
     path = folder / "c++"
-    path.write_text('#!/bin/sh\nwhile [ "$1" != "-o" ]; do shift; done\nout="$2"\n' + script)
+    path.write_text('#!/bin/sh\nsaid="$*"\nwhile [ "$1" != "-o" ]; do shift; done\nout="$2"\n' + script)
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
     return str(path)
 
@@ -32,7 +32,7 @@ def test_a_compiler_that_fails_leaves_its_complaint_and_no_file(tmp_path: Path) 
 
 
 def test_a_binary_is_compiled_once_and_kept(tmp_path: Path) -> None:
-    compiler = make_compiler(tmp_path, f'echo made >> {tmp_path}/calls; echo binary > "$out"\n')
+    compiler = make_compiler(tmp_path, f'case "$said" in *-shared*) echo made >> {tmp_path}/calls;; esac; echo binary > "$out"\n')
     found = native.find_compiler(path=str(tmp_path))
     assert found == compiler
     first = native.build(tmp_path / "cache", compiler)
