@@ -11,13 +11,14 @@ FROM python:3.12-slim AS build
 ARG TORCH=""
 ARG TORCH_INDEX=""
 RUN python -m venv /opt/ramify
-ENV PATH=/opt/ramify/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+ENV PATH=/opt/ramify/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONSAFEPATH=1
+RUN apt-get update && apt-get install -y --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY constraints.txt .
 RUN torch="${TORCH:-$(sed -n 's/^\(torch==[^ ;]*\).*/\1/p' constraints.txt)}" \
     && pip install -c constraints.txt ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} "$torch"
 COPY . .
-RUN pip install -c constraints.txt ".[serve]"
+RUN pip install -c constraints.txt ".[serve]" && python -m ramify.kernels.native
 
 FROM python:3.12-slim
 RUN useradd --create-home --uid 10001 ramify

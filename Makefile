@@ -15,7 +15,7 @@ export PYTHONSAFEPATH := 1
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test test-all bench check sanitize wheel clean
+.PHONY: help demo test test-all bench kernels check sanitize wheel clean
 .DELETE_ON_ERROR:
 
 help:
@@ -23,38 +23,49 @@ help:
 
 # ------------------------------------------------------------------------------------------------------------- what to run
 
-demo: $(VENV)/.stamp-serve
+demo: $(VENV)/.stamp-serve kernels
 	@$(VENV)/bin/ramify demo $(ARGS)
 
 # Two workers with one torch thread each: as many as the machine that the ten minutes are promised for has cores.
-test: $(VENV)/.stamp-test
+test: $(VENV)/.stamp-test kernels
 	@OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n 2 --dist loadfile $(ARGS)
 
 # Everything: also the slow tests, and random examples in place of the fixed ones.
-test-all: $(VENV)/.stamp-test
+test-all: $(VENV)/.stamp-test kernels
 	@$(RUN) -m pytest -q -m "" --hypothesis-profile=random --timeout 1800 $(ARGS)
 
-bench: $(VENV)/.stamp-test
+bench: $(VENV)/.stamp-test kernels
 	@$(VENV)/bin/ramify bench $(or $(ARGS),--all)
+
+# An engine would do it at its first start; here it is seen, and no test waits for it.
+kernels: $(VENV)/.stamp-serve
+	@$(RUN) -c 'from ramify.kernels.native import load; from ramify.runtime.config import kernel_cache; \
+	  load(kernel_cache(), lambda: print("Compiling the CPU kernels, once."))'
 
 check: $(VENV)/.stamp-dev
 	@mkdir -p .typing && ln -sfn .. .typing/ramify && ln -sf ../pyproject.toml .typing/pyproject.toml
 	@$(RUN) -m ruff check --quiet . && echo "ruff: no errors"
 	@$(RUN) -m pyright -p .typing --pythonpath $(RUN)
 
-# The C++ kernels on random shapes, in a build that finds reads and writes out of bounds and undefined behaviour.
+# The C++ kernels on random shapes, in a build that finds reads and writes out of bounds and undefined behaviour, and their threads
+# in one that finds races.
 sanitize:
 	@mkdir -p build
+	$(CXX) -std=c++17 -O1 -g -pthread -fsanitize=thread kernels/cpp/parallel.cpp tests/kernels/cpp/parallel_driver.cpp \
+	  -o build/parallel_driver
+	build/parallel_driver
 	$(CXX) -std=c++17 -O1 -g -fopenmp -fno-strict-aliasing -ffp-contract=off -fsanitize=address,undefined -fno-sanitize-recover=all \
 	  kernels/cpp/attention.cpp tests/kernels/cpp/attention_driver.cpp -o build/attention_driver
 	ASAN_OPTIONS=detect_leaks=0 build/attention_driver $(ARGS)
 
-wheel: $(VENV)/.stamp-venv
+# With the kernels compiled for this system, so that who installs it needs no compiler; without them where there is none here.
+wheel: $(VENV)/.stamp-serve
+	@$(RUN) -m ramify.kernels.native || true
 	@$(RUN) -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 	@ls dist/ramify-*.whl
 
 clean:
-	rm -rf $(VENV) .typing build dist *.egg-info .pytest_cache .hypothesis .ruff_cache
+	rm -rf $(VENV) .typing build dist kernels/prebuilt *.egg-info .pytest_cache .hypothesis .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ----------------------------------------------------------------------------------------------------------- environments

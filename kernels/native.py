@@ -1,19 +1,20 @@
-"""The C++ of `kernels/cpp`: compiled on first use into a cache folder, and loaded as torch.ops.ramify.
+"""The C++ of `kernels/cpp`: compiled on first use into a cache folder, or ahead of time into a wheel; torch.ops.ramify once loaded.
 
-One binary serves every CPU of an architecture (it chooses its instructions when it runs). Where there is no compiler the
-references are used.
+One binary serves every CPU of an architecture (it chooses its instructions when it runs) and every torch from 2.10 on. Where
+there is neither binary nor compiler the references are used. `python -m ramify.kernels.native` compiles ahead of time.
 """
 
 from __future__ import annotations
 
 import fcntl
-import functools
 import hashlib
 import os
 import platform
 import shutil
 import subprocess
+import sys
 import tempfile
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +22,13 @@ from pathlib import Path
 import torch
 
 SOURCES = Path(__file__).resolve().parent / "cpp"
+AHEAD = SOURCES.with_name("prebuilt")
+"""Where a wheel has its binary."""
 LEVELS = 4
 """Sets of instructions; a unit named *_level.cpp is compiled once for each, with RAMIFY_LEVEL=0, 1, ..."""
 COMPILERS = ("c++", "g++", "clang++")
 FLAGS = (
-    *("-std=c++17", "-O3", "-fPIC", "-fopenmp", "-fvisibility=hidden", "-fno-strict-aliasing", "-w"),
+    *("-std=c++17", "-O3", "-fPIC", "-fopenmp", "-pthread", "-fvisibility=hidden", "-fno-strict-aliasing", "-w"),
     "-ffp-contract=off",  # a product and a sum are fused where the source says so, and nowhere else
     "-DTORCH_TARGET_VERSION=0x020a000000000000",  # the stable ABI of torch 2.10
 )
@@ -44,42 +47,46 @@ class BuildError(Exception):
     """There is no binary, for the reason given."""
 
 
-def default_folder() -> Path:
-    """Where binaries are kept if nobody says otherwise. Raises RuntimeError for a user without a home."""
-    return Path.home() / ".cache" / "ramify" / "kernels"
-
-
 def find_compiler(path: str | None = None) -> str | None:
     """The system's C++ compiler. path: folders to search, by default those of the environment."""
     return next((found for name in COMPILERS if (found := shutil.which(name, path=path))), None)
 
 
-@functools.cache
-def load(folder: Path | None = None) -> Native:
-    """Loads the operations, once a process; compiles them, in seconds, if `folder` (default: the user's cache) has none.
+NONE = Native(False, "not asked for")
+"""For who wants the references."""
+
+
+def load(folder: Path, compiling: Callable[[], None] = lambda: None) -> Native:
+    """Loads the operations, once a process; compiles them if `folder` has no binary, after a call of `compiling`.
 
     Raises nothing: where they cannot be had, the reason says why.
     """
-    if hasattr(torch.ops.ramify, "attention"):
-        return Native(True, "native kernels: loaded before")
-    try:
-        library = build(folder or default_folder(), find_compiler())
-        torch.ops.load_library(library)
-    except (BuildError, OSError, RuntimeError) as error:
-        return Native(False, f"native kernels: none, because {error}")
-    return Native(True, f"native kernels: {library}")
+    global _loaded
+    if _loaded is None:
+        try:
+            ahead = AHEAD / f"ramify-{_key()}.so"
+            library = ahead if ahead.is_file() else build(folder, find_compiler(), compiling)
+            torch.ops.load_library(library)
+        except (BuildError, OSError, RuntimeError) as error:
+            return Native(False, str(error))
+        _loaded = Native(True, str(library))
+    return _loaded
 
 
-def build(folder: Path, compiler: str | None) -> Path:
+_loaded: Native | None = None  # an operation can be registered once a process
+
+
+def build(folder: Path, compiler: str | None, compiling: Callable[[], None] = lambda: None) -> Path:
     """The binary of these sources for this torch in `folder`, compiled if it is not there; other processes wait for it.
 
     Raises BuildError where there is no compiler or it fails, OSError where the folder cannot be written.
     """
     if compiler is None:
         raise BuildError(f"there is no C++ compiler ({', '.join(COMPILERS)})")
-    library = folder / f"ramify-{_key(compiler)}.so"
+    library = folder / f"ramify-{_key(torch.__version__, compiler, str(os.stat(compiler).st_mtime_ns))}.so"
     if library.is_file():
         return library
+    compiling()
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -126,11 +133,31 @@ def _run(command: list[str]) -> None:
         raise BuildError(f"{command[0]} failed: {complaint}")
 
 
-def _key(compiler: str) -> str:
-    """Names a binary: another source, flag, torch, compiler or architecture makes another."""
+def _key(*more: str) -> str:
+    """Names a binary: another source, flag or architecture makes another, or whatever `more` says."""
     digest = hashlib.sha256()
-    for part in (*FLAGS, torch.__version__, platform.machine(), compiler, str(os.stat(compiler).st_mtime_ns)):
+    for part in (*FLAGS, platform.machine(), *more):
         digest.update(part.encode() + b"\0")
     for source in sorted(SOURCES.iterdir()):
         digest.update(source.name.encode() + b"\0" + source.read_bytes())
     return digest.hexdigest()[:20]
+
+
+def main() -> int:
+    """Compiles ahead of time, into the package itself. Prints where to; returns 1, with the reason on stderr, where it cannot."""
+    compiler, library = find_compiler(), AHEAD / f"ramify-{_key()}.so"
+    try:
+        if compiler is None:
+            raise BuildError(f"there is no C++ compiler ({', '.join(COMPILERS)})")
+        shutil.rmtree(AHEAD, ignore_errors=True)
+        AHEAD.mkdir(parents=True)
+        _compile(compiler, library)
+    except (BuildError, OSError) as error:
+        print(f"The CPU kernels were not compiled: {error}", file=sys.stderr)
+        return 1
+    print(library)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -9,9 +9,10 @@ import torch
 
 from .activation import reference as activation_reference
 from .activation.interface import SiluMul
+from .attention import native as attention_native
 from .attention import reference as attention_reference
 from .attention.interface import Attention, AttentionSpec
-from .attention.selftest import choose_shapes
+from .attention.selftest import choose_shapes, holds
 from .attention.tiles import TILE, Shapes
 from .gemm import native as gemm_native
 from .gemm import reference as gemm_reference
@@ -19,6 +20,7 @@ from .gemm.interface import MakeLinear
 from .gemm.selftest import CheckedLinears
 from .kv import reference as kv_reference
 from .kv.interface import KVCopyPages, KVWrite
+from .native import NONE, Native
 from .norm import reference as norm_reference
 from .norm.interface import RmsNorm
 from .rope import reference as rope_reference
@@ -47,8 +49,11 @@ class Kernels:
     reasons: list[str] = field(default_factory=list)
 
 
-def choose(device: torch.device | str, dtype: torch.dtype) -> Kernels:
-    """The kernels for a device and a dtype (fp32 or bf16). Raises ValueError for another dtype. Changes nothing."""
+def choose(device: torch.device | str, dtype: torch.dtype, native: Native = NONE) -> Kernels:
+    """The kernels for a device and a dtype (fp32 or bf16). Raises ValueError for another dtype. Changes nothing.
+
+    native: what `native.load` returned; without it the references are taken where there are no others.
+    """
     device = torch.device(device)
     if dtype not in DTYPES:
         raise ValueError(f"No kernels for dtype {dtype}. Use float32 or bfloat16.")
@@ -57,7 +62,7 @@ def choose(device: torch.device | str, dtype: torch.dtype) -> Kernels:
         device=device,
         dtype=dtype,
         linear=_linears(device, dtype, reasons),
-        attention=_attentions(device, dtype, reasons),
+        attention=_attentions(device, dtype, native, reasons),
         kv_write=kv_reference.write,
         kv_copy_pages=kv_reference.copy_pages,
         rms_norm=norm_reference.rms_norm,
@@ -80,15 +85,32 @@ def _linears(device: torch.device, dtype: torch.dtype, reasons: list[str]) -> Ma
     return CheckedLinears(gemm_reference.TorchLinear, "linear", reasons)
 
 
-def _attentions(device: torch.device, dtype: torch.dtype, reasons: list[str]) -> Callable[[AttentionSpec], Attention]:
+def _attentions(
+    device: torch.device, dtype: torch.dtype, native: Native, reasons: list[str]
+) -> Callable[[AttentionSpec], Attention]:
     made: dict[AttentionSpec, Attention] = {}
 
     def attention(spec: AttentionSpec) -> Attention:
         if spec not in made:
-            made[spec] = attention_reference.TorchAttention(spec, device, _shapes(spec, device, dtype, reasons))
+            own = _native_attention(spec, dtype, native, reasons) if device.type == "cpu" else None
+            made[spec] = own or attention_reference.TorchAttention(spec, device, _shapes(spec, device, dtype, reasons))
         return made[spec]
 
     return attention
+
+
+def _native_attention(spec: AttentionSpec, dtype: torch.dtype, native: Native, reasons: list[str]) -> Attention | None:
+    """The C++ one, where it can be had, takes this spec, and keeps a row's bits."""
+    refused = attention_native.refusal(spec) if native.available else native.reason
+    if refused is None:
+        attention = attention_native.NativeAttention(spec)
+        level = attention_native.LEVELS[attention.level]
+        if holds(attention, torch.device("cpu"), dtype):
+            reasons.append(f"attention: C++ over pages, {level}: a row's bits are the same in any company (tested)")
+            return attention
+        refused = f"a row's bits depend on the other rows ({level})"
+    reasons.append(f"attention: not in C++: {refused}")
+    return None
 
 
 def _shapes(spec: AttentionSpec, device: torch.device, dtype: torch.dtype, reasons: list[str]) -> Shapes:

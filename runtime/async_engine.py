@@ -165,9 +165,10 @@ class AsyncEngine:
 
     # -------------------------------------------------------------------------------------------------- requests
 
-    async def generate(self, request: GenerateRequest) -> AsyncIterator[Event]:
+    async def generate(self, request: GenerateRequest, interval: int = 1) -> AsyncIterator[Event]:
         """Run one prompt: `Delta`s as tokens come, one `Finished` for each of the n samples. Raises RamifyError.
 
+        interval: tokens that come as one delta, after a sample's first; 0: no deltas.
         Closing the iterator (or cancelling its task) aborts the request and frees what it held.
         """
         self._usable()
@@ -198,7 +199,7 @@ class AsyncEngine:
             program=request.hint.program,
         )
         streams = {i: Stream(i, self.tokenizer, asked) for i in range(drawing.n)}
-        pending = Pending(message, asked, streams, open=drawing.n)
+        pending = Pending(message, asked, streams, open=drawing.n, interval=interval)
         self._take(pending, request.rid)
         try:
             while pending.open or pending.events:
@@ -498,6 +499,6 @@ def as_error(failure: Failure) -> RamifyError:
 
 async def complete(engine: AsyncEngine, request: GenerateRequest) -> list[Finished]:
     """Run a request to its end, without looking at its deltas. Returns its samples by index. Raises RamifyError."""
-    finished = [event async for event in engine.generate(request) if isinstance(event, Finished)]
+    finished = [event async for event in engine.generate(request, 0) if isinstance(event, Finished)]
     return sorted(finished, key=lambda f: f.index)
 

@@ -112,11 +112,18 @@ def named_logprob(drawn: DrawnLogprob, tokenizer: Tokenizer) -> TokenLogprob:
     return TokenLogprob(drawn.token, drawn.logprob, tokenizer.token_text(drawn.token), drawn.top, drawn.chosen)
 
 
+def joined(one: Delta, next_: Delta) -> Delta:
+    """Two deltas of a sample, one after the other, as one. Pure."""
+    return Delta(one.index, one.text + next_.text, one.ids + next_.ids, one.logprobs + next_.logprobs)
+
+
 @dataclass(eq=False, slots=True)
 class Pending:
     """A request between its submission and its last event.
 
     crashes: engines that were lost while it was with them. fresh: set when there is something to read.
+    interval: tokens of a sample that come as one delta, after its first, which comes at once; 0: no deltas, for a caller who
+    waits for the end. held: what has not reached that number.
     """
 
     message: Submit | SubmitScore
@@ -126,18 +133,42 @@ class Pending:
     fresh: asyncio.Event = field(default_factory=asyncio.Event)
     crashes: int = 0
     open: int = 1
+    interval: int = 1
+    held: dict[int, Delta] = field(default_factory=dict)
+    begun: set[int] = field(default_factory=set)
 
     def put(self, event: Event | RamifyError) -> None:
-        """For the caller to read. Changes state.
+        """For the caller to read. Changes state."""
+        if self.interval == 1:
+            self._append(event)
+        elif not isinstance(event, Delta):
+            for delta in self.held.values():
+                self._append(delta)
+            self.held.clear()
+            self._append(event)
+        elif self.interval:
+            self._hold(event)
 
-        Behind a caller that reads slowly, deltas of one sample become one: what waits is bounded by the answer itself.
-        """
+    def _hold(self, delta: Delta) -> None:
+        index = delta.index
+        if index not in self.begun:
+            self.begun.add(index)
+            self._append(delta)
+            return
+        if (before := self.held.pop(index, None)) is not None:
+            delta = joined(before, delta)
+        if len(delta.ids) >= 4 * self.interval:
+            self._append(delta)
+        else:
+            self.held[index] = delta
+
+    def _append(self, event: Event | RamifyError) -> None:
+        """Behind a caller that reads slowly, deltas of one sample become one: what waits is bounded by the answer itself."""
         if len(self.events) >= MOST_WAITING and isinstance(event, Delta):
             for at in range(len(self.events) - 1, -1, -1):
                 last = self.events[at]
                 if isinstance(last, Delta) and last.index == event.index:
-                    logprobs = last.logprobs + event.logprobs
-                    self.events[at] = Delta(event.index, last.text + event.text, last.ids + event.ids, logprobs)
+                    self.events[at] = joined(last, event)
                     return
         self.events.append(event)
         self.fresh.set()

@@ -18,7 +18,7 @@ import ramify
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-NOT_OURS = {"tests", "docs", "build", "dist", "node_modules", "__pycache__"}
+NOT_OURS = {"tests", "docs", "build", "dist", "node_modules", "__pycache__", "setup.py"}
 
 
 def package_folders() -> list[Path]:

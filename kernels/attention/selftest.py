@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .interface import AttentionIndex, AttentionSpec
+from .interface import Attention, AttentionIndex, AttentionSpec
 from .reference import TorchAttention
 from .tiles import Shapes
 
@@ -28,7 +28,7 @@ def choose_shapes(spec: AttentionSpec, device: torch.device, dtype: torch.dtype)
     return CANDIDATES[-1], False
 
 
-def holds(attention: TorchAttention, device: torch.device, dtype: torch.dtype) -> bool:
+def holds(attention: Attention, device: torch.device, dtype: torch.dtype) -> bool:
     """True if every probed row has the same bits alone, in chunks of 7 and 64, in a crowd, and in the whole sequence."""
     spec = attention.spec
     generator = torch.Generator().manual_seed(0)

@@ -27,7 +27,7 @@ from ...kernels import native
 from ...kernels.attention.interface import Attention, AttentionIndex, AttentionSpec
 from ...kernels.attention.native import LEVELS, NativeAttention
 from ...kernels.attention.reference import TorchAttention
-from ..config import child_environment
+from ..config import child_environment, kernel_cache
 from . import machine
 
 SHAPES = {
@@ -165,7 +165,7 @@ def main(argv: list[str]) -> int:
 
 def run(said: argparse.Namespace) -> int:
     """Measure in this process."""
-    loaded = native.load()
+    loaded = native.load(kernel_cache())
     print(loaded.reason)
     if not loaded.available:
         return 1

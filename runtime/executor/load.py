@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from ..config import Config, EngineOptions, Hardware, choose_dtype, resolve, validate
+from ...kernels.native import NONE, Native, load
+from ..config import Config, EngineOptions, Hardware, choose_dtype, kernel_cache, resolve, validate
 from ..models.checkpoint import resolve_checkpoint
 from ..models.config import ModelConfig, check_tokenizer, read_config
 from ..models.weights import load_decoder
@@ -71,7 +72,11 @@ def load_executor(options: EngineOptions, *, tokenizer_size: int | None = None, 
     report("weights", 0.0)
     device = torch.device(before.device)
     decoder = load_decoder(
-        folder, device=device, dtype=dtype, progress=lambda done, total: report("weights", done / max(total, 1))
+        folder,
+        device=device,
+        dtype=dtype,
+        progress=lambda done, total: report("weights", done / max(total, 1)),
+        native=_native_kernels(device, report),
     )
     if device.type == "cpu":
         keep_freed_memory()
@@ -99,6 +104,23 @@ def load_executor(options: EngineOptions, *, tokenizer_size: int | None = None, 
         kernels=tuple(decoder.kernels.reasons),
         load_s=time.perf_counter() - began,
     )
+
+
+def _native_kernels(device: torch.device, report: Progress) -> Native:
+    """The C++ kernels for a CPU; compiled, which is seen, where nobody has done so before."""
+    if device.type != "cpu":
+        return NONE
+    phase = "compiling the CPU kernels, once"
+    compiling: list[str] = []
+
+    def begin() -> None:
+        compiling.append(phase)
+        report(phase, 0.0)
+
+    loaded = load(kernel_cache(), begin)
+    for name in compiling:
+        report(name, 1.0)
+    return loaded
 
 
 def _after_loading(hardware: Hardware, weight_bytes: int) -> Hardware:

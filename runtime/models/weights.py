@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ...kernels.gemm.interface import Linear, Rows
 from ...kernels.gemm.rows import TableRows
+from ...kernels.native import NONE, Native
 from ...kernels.table import Kernels, choose
 from .check import check_checkpoint
 from .checkpoint import Checkpoint, listed
@@ -34,15 +35,16 @@ def load_decoder(
     tokenizer_size: int | None = None,
     max_positions: int | None = None,
     progress: Progress | None = None,
+    native: Native = NONE,
 ) -> Decoder:
     """Loads a checkpoint folder (see `checkpoint.resolve_checkpoint`) for inference in `dtype` (float32 or bfloat16).
 
     tokenizer_size: number of ids that the tokenizer knows, checked against the embedding. max_positions: length of the rotary
-    table, by default and at most the model's context. Raises ModelError for anything wrong with the checkpoint, before weights
-    are read.
+    table, by default and at most the model's context. native: the C++ kernels that were loaded.
+    Raises ModelError for anything wrong with the checkpoint, before weights are read.
     """
     config, checkpoint = check_checkpoint(folder, tokenizer_size)
-    kernels = choose(device, dtype)
+    kernels = choose(device, dtype, native)
     with torch.inference_mode():
         loaded = Assembly(parameters(config), kernels)
         stream(checkpoint, loaded, progress)

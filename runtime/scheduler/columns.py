@@ -27,40 +27,39 @@ class Columns:
 
     def close(self, rows: Rows, decode: Int32, step: int) -> tuple[StepPlan, list[Matcher]]:
         """The plan, decodes first, and the matchers of its entries with a mask, in order. Changes the rows' counts."""
-        count = len(decode)
-        length = rows.length[decode]
+        count, at = len(decode), decode.astype(np.intp)  # NumPy indexes by intp, and would convert at each use
+        length = rows.length[at]
         starts = length - 1
-        tokens = np.where(rows.known[decode] == length, rows.history[decode, starts], FROM_DEVICE).astype(np.int32)
-        zeros = np.zeros(count, np.int32)
+        tokens = np.where(rows.known[at] == length, rows.history[at, starts], FROM_DEVICE)
         wants = np.array(self.wants, np.int32).reshape(-1, 8).T
         ids, ids_ptr = self._want_ids(rows, decode)
         chunks = [np.arange(s, s + n, dtype=np.int32) for s, n in zip(self.starts, self.lengths, strict=True)]
         plan = StepPlan(
             step=step,
-            rows=np.concatenate([decode, np.array(self.rows, np.int32)]),
-            starts=np.concatenate([starts, np.array(self.starts, np.int32)]),
-            lengths=np.concatenate([np.ones(count, np.int32), np.array(self.lengths, np.int32)]),
-            tokens=np.concatenate([tokens, *self.tokens]),
-            positions=np.concatenate([starts, *chunks]),
+            rows=_behind(decode, self.rows),
+            starts=_behind(starts, self.starts),
+            lengths=_behind(rows.ones[:count], self.lengths),
+            tokens=np.concatenate([tokens, *self.tokens]) if chunks else tokens,
+            positions=np.concatenate([starts, *chunks]) if chunks else starts,
             table_row=_join(np.full(len(pages), row, np.int32) for row, _, pages in self.table),
             table_index=_join(np.arange(first, first + len(pages), dtype=np.int32) for _, first, pages in self.table),
             table_page=_join(pages for _, _, pages in self.table),
             copy_src=np.array([source for source, _ in self.copies], np.int32),
             copy_dst=np.array([target for _, target in self.copies], np.int32),
             entering=tuple(self.entering),
-            want_span=np.concatenate([np.arange(count, dtype=np.int32), wants[0]]),
-            want_offset=np.concatenate([zeros, wants[1]]),
-            want_kind=np.concatenate([np.full(count, SAMPLE, np.int32), wants[2]]),
-            want_row=np.concatenate([decode, wants[3]]),
-            want_position=np.concatenate([length - rows.prompt[decode], wants[4]]),
-            want_top=np.concatenate([rows.want_top[decode], wants[5]]),
+            want_span=_behind(rows.numbers[:count], wants[0]),
+            want_offset=_behind(rows.zeros[:count], wants[1]),
+            want_kind=_behind(rows.zeros[:count] + SAMPLE, wants[2]),
+            want_row=_behind(decode, wants[3]),
+            want_position=_behind(length - rows.prompt[at], wants[4]),
+            want_top=_behind(rows.want_top[at], wants[5]),
             want_ids=ids,
             want_ids_ptr=ids_ptr,
-            want_logprob=np.concatenate([rows.want_logprob[decode], wants[6]]),
-            want_mask=np.concatenate([rows.masked[decode], wants[7]]),
+            want_logprob=_behind(rows.want_logprob[at], wants[6]),
+            want_mask=_behind(rows.masked[at], wants[7]),
         )
-        masked = plan.want_row[plan.want_mask.astype(np.bool_)]
-        rows.length[decode] += 1
+        masked = plan.want_row[plan.want_mask != 0]
+        rows.length[at] = length + 1
         rows.last_step[plan.rows] = step
         return plan, [_matcher(rows, row) for row in masked.tolist()]
 
@@ -82,6 +81,12 @@ def _matcher(rows: Rows, row: int) -> Matcher:
     sequence = rows.sequences[row]
     assert sequence is not None and sequence.matcher is not None
     return sequence.matcher
+
+
+def _behind(decodes: Int32, others: Iterable[int]) -> Int32:
+    """A column: what decodes have, and behind it what the other spans and wants have, of which most steps have none."""
+    more = np.asarray(others, np.int32)
+    return np.concatenate([decodes, more]) if len(more) else decodes
 
 
 def _join(parts: Iterable[Int32]) -> Int32:

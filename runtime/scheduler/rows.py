@@ -22,7 +22,7 @@ class Rows:
     have pages; limit: length at which the sequence ends; prompt: tokens of the original prompt. settled_draw: a token was
     drawn since the sequence entered the row, so that all positions below known - 1 are computed. last_step: the last
     launched step with a span of the row. epoch: counts the sequences that have had the row, so that a late result finds out
-    that its row has passed on.
+    that its row has passed on. zeros, ones, numbers (0, 1, 2, ...): constants, for the columns of plans.
     """
 
     def __init__(self, max_running: int, context_length: int):
@@ -39,6 +39,12 @@ class Rows:
         self.careful = np.zeros(max_running, np.bool_)
         self.settled_draw = np.zeros(max_running, np.bool_)
         self.stops = np.full((max_running, STOPS), -1, np.int32)
+        self.zeros, self.ones, self.numbers = constants = (
+            *(np.full(max_running, value, np.int32) for value in (0, 1)),
+            np.arange(max_running, dtype=np.int32),
+        )
+        for column in constants:
+            column.flags.writeable = False
         # Touched page by page as sequences grow, so a long context costs nothing until it is used.
         self.history = np.empty((max_running, context_length + 1), np.int32)
 

@@ -56,8 +56,11 @@ def _pairs(ids: np.ndarray, values: np.ndarray, first: int, last: int) -> tuple[
 def _settle_draws(scheduler: Scheduler, flight: Flight, result: StepResult, now: float) -> list[Outbound]:
     """The drawn tokens: appended, checked for their ends, reported in one message."""
     rows = scheduler.rows
-    live = rows.epoch[flight.drawn_rows] == flight.drawn_epochs
-    drawn, entries = flight.drawn_rows[live], flight.drawn_entries[live]
+    # NumPy indexes by intp, and would convert at each use.
+    drawn, entries = flight.drawn_rows.astype(np.intp), flight.drawn_entries
+    live = rows.epoch[drawn] == flight.drawn_epochs
+    if not live.all():
+        drawn, entries = drawn[live], entries[live]
     if not len(drawn):
         return []
     bad = result.bad[entries]
@@ -68,11 +71,13 @@ def _settle_draws(scheduler: Scheduler, flight: Flight, result: StepResult, now:
         if not len(drawn):
             return messages
     tokens = result.tokens[entries]
-    rows.history[drawn, rows.known[drawn]] = tokens
-    rows.known[drawn] += 1
+    known = rows.known[drawn]
+    rows.history[drawn, known] = tokens
+    known += 1
+    rows.known[drawn] = known
     rows.settled_draw[drawn] = True
     stopped = (rows.stops[drawn] == tokens[:, None]).any(axis=1)
-    full = rows.known[drawn] >= rows.limit[drawn]
+    full = known >= rows.limit[drawn]
     ended = stopped | full
     careful = rows.careful[drawn]
     reports: tuple[tuple[int, DrawnLogprob], ...] = ()
@@ -93,8 +98,7 @@ def _settle_draws(scheduler: Scheduler, flight: Flight, result: StepResult, now:
             logprobs=reports,
         )
     )
-    fresh = rows.known[drawn] == rows.prompt[drawn] + 1
-    for row in drawn[fresh].tolist():
+    for row in drawn[known == rows.prompt[drawn] + 1].tolist():
         sequence = rows.sequences[row]
         if sequence is not None and not sequence.clock.first_token:
             sequence.clock.first_token = now

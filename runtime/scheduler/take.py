@@ -56,7 +56,7 @@ def take(scheduler: Scheduler, choice: Choice, step: int, now: float) -> Flight:
     decode = _make_room(scheduler, choice)
     columns = Columns()
     decode = _grow_decodes(scheduler, decode, columns)
-    flight = Flight(StepPlan(step), decode, scheduler.rows.epoch[decode], np.arange(len(decode), dtype=np.int32))
+    flight = Flight(StepPlan(step), decode, scheduler.rows.epoch[decode], scheduler.rows.numbers[: len(decode)])
     budget = choice.budget
     for sequence in choice.prefilling:
         if budget and sequence.state is State.PREFILLING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
@@ -79,7 +79,7 @@ class Answering:
         stream = self._stream_to(exchange)
         answers: list[dict[int, Finished]] = [{} for _ in requests]
         try:
-            async with aclosing(events_of(engine, requests)) as events:
+            async with aclosing(events_of(engine, requests, self._options.stream_interval)) as events:
                 seen: dict[tuple[int, int], float] = {}
                 async for prompt, event in events:
                     data: bytes | None = None
@@ -103,12 +103,12 @@ class Answering:
             if not stream.is_open:
                 raise
             exchange.code = error.code
-            await stream.send(reply.failed(error) + DONE)
+            await stream.send(reply.failed(error, _unfinished(requests, answers)) + DONE)
         except Exception as error:
             if not stream.is_open or isinstance(error, ConnectionError):
                 raise
             exchange.mistake, exchange.code = error, "internal_error"
-            await stream.send(reply.failed(None) + DONE)
+            await stream.send(reply.failed(None, _unfinished(requests, answers)) + DONE)
         return await stream.close()
 
     def _stream_to(self, exchange: Exchange) -> EventStream:
@@ -135,3 +135,9 @@ class Answering:
     def _ended(self, exchange: Exchange, finished: Finished) -> None:
         exchange.answers.append(finished)
         self._metrics.finished(finished)
+
+
+def _unfinished(requests: Sequence[GenerateRequest], answers: Sequence[Mapping[int, Finished]]) -> list[tuple[int, int]]:
+    """Prompt and sample of what has no answer yet. Pure."""
+    samples = ((prompt, sample) for prompt, request in enumerate(requests) for sample in range(request.sampling.n))
+    return [(prompt, sample) for prompt, sample in samples if sample not in answers[prompt]]

@@ -33,6 +33,7 @@ SERVER_FLAGS: dict[str, dict[str, tuple[str | Sequence[str] | None, str]]] = {
         "idle_timeout_s": ("S", "of silence before a connection is closed"),
         "request_timeout_s": ("S", "deadline of a request that names none"),
         "drain_timeout_s": ("S", "to finish what runs after SIGTERM; 0 aborts it at once"),
+        "stream_interval": ("N", "tokens that a stream sends at once, after the first: more cost less, and come less smoothly"),
         "output_buffer": ("BYTES", "of a stream that its client has not read, before deltas are merged"),
         "stall_timeout_s": ("S", "without any of it read, before the request is aborted"),
         "max_n": ("N", "samples of a request"),

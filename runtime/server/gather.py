@@ -13,15 +13,20 @@ MOST_UNREAD = 64
 """Events between the prompts of a request and its reader: beyond, they wait where deltas are merged."""
 
 
-async def events_of(engine: AsyncEngine, requests: Sequence[GenerateRequest]) -> AsyncGenerator[tuple[int, Event], None]:
-    """(number of the prompt, event), in the order in which they come. Raises the first prompt's error."""
+async def events_of(
+    engine: AsyncEngine, requests: Sequence[GenerateRequest], interval: int
+) -> AsyncGenerator[tuple[int, Event], None]:
+    """(number of the prompt, event), in the order in which they come; interval: see `AsyncEngine.generate`.
+
+    Raises the first prompt's error.
+    """
     if len(requests) == 1:
-        async with aclosing(engine.generate(requests[0])) as events:  # type: ignore[type-var]
+        async with aclosing(engine.generate(requests[0], interval)) as events:  # type: ignore[type-var]
             async for event in events:
                 yield 0, event
         return
     queue: asyncio.Queue[tuple[int, Event | BaseException | None]] = asyncio.Queue(MOST_UNREAD)
-    tasks = [asyncio.create_task(_pump(engine, number, request, queue)) for number, request in enumerate(requests)]
+    tasks = [asyncio.create_task(_pump(engine, number, request, interval, queue)) for number, request in enumerate(requests)]
     left = len(tasks)
     try:
         while left:
@@ -39,10 +44,14 @@ async def events_of(engine: AsyncEngine, requests: Sequence[GenerateRequest]) ->
 
 
 async def _pump(
-    engine: AsyncEngine, number: int, request: GenerateRequest, queue: asyncio.Queue[tuple[int, Event | BaseException | None]]
+    engine: AsyncEngine,
+    number: int,
+    request: GenerateRequest,
+    interval: int,
+    queue: asyncio.Queue[tuple[int, Event | BaseException | None]],
 ) -> None:
     try:
-        async with aclosing(engine.generate(request)) as events:  # type: ignore[type-var]
+        async with aclosing(engine.generate(request, interval)) as events:  # type: ignore[type-var]
             async for event in events:
                 await queue.put((number, event))
         await queue.put((number, None))
@@ -53,7 +62,7 @@ async def _pump(
 async def collect(engine: AsyncEngine, requests: Sequence[GenerateRequest]) -> list[list[Finished]]:
     """The samples of each prompt, by index. Raises the first error; the other prompts are then aborted."""
     answers: list[dict[int, Finished]] = [{} for _ in requests]
-    async with aclosing(events_of(engine, requests)) as events:
+    async with aclosing(events_of(engine, requests, 0)) as events:
         async for number, event in events:
             if isinstance(event, Finished):
                 answers[number][event.index] = event

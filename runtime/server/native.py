@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..errors import InvalidRequest
+from ..errors import InvalidRequest, RamifyError
 from ..meta_info import meta_info
 from ..protocol import Delta, Finished, GenerateRequest, LogprobParams, Segment, Text, Tokens, pack_ids, unpack_ids
 from .fields import REFUSED_NATIVE, GenerateBody, NativeSampling, is_said
@@ -16,6 +16,7 @@ from .openai_completions import ids_of, prompts_of
 from .options import ServerOptions
 from .parse import convert, decode_part
 from .replies import Reply, explained, frame
+from .responses import error_body
 from .sampling import deadline_of, in_range, native_constraint, native_params, priority_of, refuse_unbuilt, tenant_of
 
 
@@ -152,3 +153,8 @@ class NativeReply(Reply):
 
     def last(self, answers: Sequence[Sequence[Finished]]) -> bytes | None:
         return None
+
+    def failed(self, error: RamifyError | None, unfinished: Sequence[tuple[int, int]]) -> bytes:
+        said = error_body(error)
+        reason = {"type": "error", "message": said["error"]["message"]}
+        return frame({**said, "meta_info": {"id": self.rid, "finish_reason": reason}})

@@ -7,7 +7,7 @@ was asked for, one chunk with the usage and no choices.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -185,6 +185,7 @@ class ChatReply(Reply):
     """Writes the answers to one chat request."""
 
     prefix = "chatcmpl"
+    nothing: Mapping[str, Any] = {"delta": {}}
 
     def whole(self, answers: Sequence[Sequence[Finished]]) -> dict[str, Any]:
         return {**self.head("chat.completion"), "choices": [self._choice(f) for f in answers[0]], "usage": usage_fields(answers)}

@@ -6,7 +6,7 @@ those with the highest mean log-probability.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from msgspec.structs import replace
@@ -131,6 +131,7 @@ class CompletionReply(Reply):
     """
 
     prefix = "cmpl"
+    nothing: Mapping[str, Any] = {"text": ""}
 
     def __init__(self, request: GenerateRequest, *, shown: int, echo: Sequence[str] = (), **more: Any):
         super().__init__(request, **more)

@@ -26,6 +26,7 @@ class ServerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         the routes that change it; empty: whoever may use the server. key_concurrency: requests a key may have on their way.
     max_body: of a request. header_timeout_s, body_timeout_s: to read them. idle_timeout_s: of a silent connection.
     request_timeout_s: deadline of a request that names none. drain_timeout_s: for what runs when the server is told to stop.
+    stream_interval: tokens of a sample that a stream sends at once, after the first.
     output_buffer: unread bytes of a stream after which its deltas are merged. stall_timeout_s: and given up.
     max_n, max_prompts, max_messages, max_stop (of max_stop_bytes each), max_logit_bias, max_top_logprobs, max_tools:
         most that one request may hold.
@@ -47,6 +48,7 @@ class ServerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     idle_timeout_s: float = 75.0
     request_timeout_s: float = 600.0
     drain_timeout_s: float = 30.0
+    stream_interval: int = 1
     output_buffer: int = 256 * 2**10
     stall_timeout_s: float = 30.0
     max_n: int = 128

@@ -78,7 +78,7 @@ class EventFrames:
     def last(self, answers: Sequence[Sequence[Finished]]) -> None:
         """Nothing: each end has said all."""
 
-    def failed(self, error: RamifyError | None) -> bytes:
+    def failed(self, error: RamifyError | None, unfinished: Sequence[tuple[int, int]]) -> bytes:
         return frame(failure_of(error or RamifyError(MISTAKE)))
 
     def took(self, latency_s: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -66,8 +66,11 @@ class Frames(Protocol):
         """After all samples, before [DONE]. answers: for each prompt its samples."""
         ...
 
-    def failed(self, error: RamifyError | None) -> bytes:
-        """An error after the first byte, before [DONE]. None: a mistake of ours, of which nothing is told."""
+    def failed(self, error: RamifyError | None, unfinished: Sequence[tuple[int, int]]) -> bytes:
+        """An error after the first byte, before [DONE]. None: a mistake of ours, of which nothing is told.
+
+        unfinished: prompt and sample of what ends by it.
+        """
         ...
 
     def took(self, latency_s: float) -> None:
@@ -83,6 +86,8 @@ class Reply(ABC):
     """
 
     prefix = ""
+    nothing: Mapping[str, Any] = {}
+    """What a choice of a chunk holds where it says nothing new."""
 
     def __init__(
         self,
@@ -160,9 +165,11 @@ class Reply(ABC):
     @abstractmethod
     def last(self, answers: Sequence[Sequence[Finished]]) -> bytes | None: ...
 
-    def failed(self, error: RamifyError | None) -> bytes:
-        """OpenAI's form of an error."""
-        return frame(error_body(error))
+    def failed(self, error: RamifyError | None, unfinished: Sequence[tuple[int, int]]) -> bytes:
+        """OpenAI's form of an error, which its clients raise; for others, each choice that it ends has a finish_reason too."""
+        numbers = [prompt * self.samples + sample for prompt, sample in unfinished]
+        choices = [{"index": number, **self.nothing, "finish_reason": "error"} for number in numbers]
+        return frame({**error_body(error), "choices": choices})
 
     @abstractmethod
     def whole(self, answers: Sequence[Sequence[Finished]]) -> Any:

@@ -31,8 +31,9 @@ CHAT, COMPLETIONS, GENERATE = "/v1/chat/completions", "/v1/completions", "/gener
 
 
 def text_body(prompt: str, tokens: int, **more: Any) -> dict[str, Any]:
-    """A greedy completion that goes on to its last token."""
-    return {"model": "default", "prompt": prompt, "max_tokens": tokens, "temperature": 0, "ignore_eos": True, **more}
+    """A greedy completion that goes on to its last token, and of which every token is seen: also that the model has ended."""
+    fixed = {"model": "default", "temperature": 0, "ignore_eos": True, "skip_special_tokens": False}
+    return {**fixed, "prompt": prompt, "max_tokens": tokens, **more}
 
 
 @contextlib.asynccontextmanager
@@ -161,7 +162,7 @@ async def test_a_request_that_lost_two_engines_fails_alone(tmp_path: Path):
             await asyncio.gather(*(one.until(5) for one in later))
             os.kill(running.engine_pid(), signal.SIGKILL)
             failed = await stream.task
-            assert failed.ended and failed.error and failed.error["code"] == "engine_error"
+            assert failed.ended and failed.error and failed.error["code"] == "engine_error" and failed.reason == "error"
             status, said, _ = await whole
             assert (status, said["error"]["code"]) == (500, "engine_error")
             assert [(await one.task).text for one in later] == calm, "who was there once goes on"
@@ -301,21 +302,23 @@ async def test_a_reader_that_stalls_is_given_up_and_nobody_else_notices(tmp_path
         async with session() as client:
             calm = await ask(client, running, text_body("Once upon a time", 600))
             before, steps = rss_bytes(running.process.pid), running.info()["steps"]
-            params = {"max_new_tokens": 7000, "temperature": 0, "ignore_eos": True}
+            params = {"max_new_tokens": 7000, "temperature": 0, "ignore_eos": True, "skip_special_tokens": False}
             slow = [
                 slow_reader(running, {"text": f"Item {i}", "stream": True, "sampling_params": params}, GENERATE) for i in range(2)
             ]
             most = text_body("Item 2", 7000, n=2, logprobs=20, stream=True)
             slow.append(slow_reader(running, most, COMPLETIONS))
-            other = Streaming(client, running, text_body("Once upon a time", 600))
-            await other.until(3)
-            assert (await other.task).text == calm
-            await until(running, running.is_idle, "given up")
-            assert running.logged().count('"client_too_slow"') == 3
-            assert running.info()["steps"] - steps < 7000, "nothing more is made for who does not read"
-            assert rss_bytes(running.process.pid) - before < 64 * 2**20
-            for reader in slow:
-                reader.close()
+            try:
+                other = Streaming(client, running, text_body("Once upon a time", 600))
+                await other.until(3)
+                assert (await other.task).text == calm
+                await until(running, running.is_idle, "given up")
+                assert running.logged().count('"client_too_slow"') == 3
+                assert running.info()["steps"] - steps < 7000, "nothing more is made for who does not read"
+                assert rss_bytes(running.process.pid) - before < 64 * 2**20
+            finally:
+                for reader in slow:
+                    reader.close()
             assert await ask(client, running, text_body("Once upon a time", 600)) == calm
 
 

@@ -18,8 +18,9 @@ from ramify.kernels.attention.interface import AttentionIndex, AttentionSpec
 from ramify.kernels.attention.native import LEVELS, NativeAttention, refusal
 from ramify.kernels.attention.reference import TorchAttention
 from ramify.kernels.attention.selftest import holds
+from ramify.runtime.config import kernel_cache
 
-LOADED = native.load()
+LOADED = native.load(kernel_cache())
 pytestmark = pytest.mark.skipif(not LOADED.available, reason=LOADED.reason)
 CPU = torch.device("cpu")
 HERE = range(torch.ops.ramify.best_level() + 1) if LOADED.available else range(1)

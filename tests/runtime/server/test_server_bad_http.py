@@ -10,6 +10,7 @@ import pytest
 from http_calls import (
     CHAT,
     COMPLETIONS,
+    GENERATE,
     Answer,
     answer_on,
     assert_error,
@@ -20,6 +21,7 @@ from http_calls import (
     connected,
     exchanged,
     is_closed,
+    native,
     resident_bytes,
 )
 
@@ -316,6 +318,11 @@ def test_a_deadline_that_passes_while_a_request_runs_is_408_or_an_event(server) 
         assert answer.headers["x-request-id"]
         *_, failed, done = answer.events
         assert done == "[DONE]"
-        error = json.loads(failed)["error"]
-        assert (error["type"], error["code"]) == ("timeout_error", "deadline_exceeded")
+        said = json.loads(failed)
+        assert (said["error"]["type"], said["error"]["code"]) == ("timeout_error", "deadline_exceeded")
+        assert [choice["finish_reason"] for choice in said["choices"]] == ["error"]
+    body = native("Hello", {"max_new_tokens": 4000, "ignore_eos": True}, stream=True, timeout_s=0.4)
+    answer = call(server.port, GENERATE, body, AS_USER)
+    said = json.loads(answer.events[-2])
+    assert said["error"]["code"] == "deadline_exceeded" and said["meta_info"]["finish_reason"]["type"] == "error"
     assert_still_good(server.port, AS_USER)

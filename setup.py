@@ -1,0 +1,22 @@
+"""What pyproject.toml cannot say: a wheel that has a binary is for one system, and for every Python 3."""
+
+from pathlib import Path
+
+from setuptools import Distribution, setup
+from setuptools.command.bdist_wheel import bdist_wheel
+
+COMPILED = any((Path(__file__).parent / "kernels" / "prebuilt").glob("*.so"))
+
+
+class Compiled(Distribution):
+    def has_ext_modules(self) -> bool:
+        return COMPILED
+
+
+class Wheel(bdist_wheel):
+    def get_tag(self) -> tuple[str, str, str]:
+        _, _, system = super().get_tag()
+        return "py3", "none", system if COMPILED else "any"
+
+
+setup(distclass=Compiled, cmdclass={"bdist_wheel": Wheel})
