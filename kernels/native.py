@@ -1,4 +1,4 @@
-"""The C++ of `kernels/cpp`: compiled on first use into a cache folder, or ahead of time into a wheel; torch.ops.ramify once loaded.
+"""The C++ of `kernels/cpp`, loaded as torch.ops.ramify: compiled on first use into a cache folder, or ahead of time into a wheel.
 
 One binary serves every CPU of an architecture (it chooses its instructions when it runs) and every torch from 2.10 on. Where
 there is neither binary nor compiler the references are used. `python -m ramify.kernels.native` compiles ahead of time.
@@ -28,7 +28,7 @@ LEVELS = 4
 """Sets of instructions; a unit named *_level.cpp is compiled once for each, with RAMIFY_LEVEL=0, 1, ..."""
 COMPILERS = ("c++", "g++", "clang++")
 FLAGS = (
-    *("-std=c++17", "-O3", "-fPIC", "-fopenmp", "-pthread", "-fvisibility=hidden", "-fno-strict-aliasing", "-w"),
+    *("-std=c++17", "-O3", "-fPIC", "-pthread", "-fvisibility=hidden", "-fno-strict-aliasing", "-w"),
     "-ffp-contract=off",  # a product and a sum are fused where the source says so, and nowhere else
     "-DTORCH_TARGET_VERSION=0x020a000000000000",  # the stable ABI of torch 2.10
 )

@@ -9,6 +9,7 @@ import torch
 
 from .activation import reference as activation_reference
 from .activation.interface import SiluMul
+from .activation.native import NativeSiluMul
 from .attention import native as attention_native
 from .attention import reference as attention_reference
 from .attention.interface import Attention, AttentionSpec
@@ -19,12 +20,17 @@ from .gemm import reference as gemm_reference
 from .gemm.interface import MakeLinear
 from .gemm.selftest import CheckedLinears
 from .kv import reference as kv_reference
-from .kv.interface import KVCopyPages, KVWrite
+from .kv.interface import KVCopyPages
 from .native import NONE, Native
 from .norm import reference as norm_reference
 from .norm.interface import RmsNorm
+from .norm.native import NativeNorm
 from .rope import reference as rope_reference
-from .rope.interface import ApplyRope
+from .rope.interface import RotateAndWrite
+from .rope.native import NativeRotateAndWrite
+from .sampling.draw import REFERENCE_SAMPLING
+from .sampling.interface import Sampling
+from .sampling.native import native_sampling
 
 DTYPES = (torch.float32, torch.bfloat16)
 
@@ -40,11 +46,11 @@ class Kernels:
     dtype: torch.dtype
     linear: MakeLinear
     attention: Callable[[AttentionSpec], Attention]
-    kv_write: KVWrite
     kv_copy_pages: KVCopyPages
     rms_norm: RmsNorm
-    apply_rope: ApplyRope
+    rotate_and_write: RotateAndWrite
     silu_mul: SiluMul
+    sampling: Sampling
     packs: bool
     reasons: list[str] = field(default_factory=list)
 
@@ -58,19 +64,33 @@ def choose(device: torch.device | str, dtype: torch.dtype, native: Native = NONE
     if dtype not in DTYPES:
         raise ValueError(f"No kernels for dtype {dtype}. Use float32 or bfloat16.")
     reasons: list[str] = []
+    rms_norm, rotate_and_write, silu_mul, sampling = _between_linears(device, native, reasons)
     return Kernels(
         device=device,
         dtype=dtype,
         linear=_linears(device, dtype, reasons),
         attention=_attentions(device, dtype, native, reasons),
-        kv_write=kv_reference.write,
         kv_copy_pages=kv_reference.copy_pages,
-        rms_norm=norm_reference.rms_norm,
-        apply_rope=rope_reference.apply_rope,
-        silu_mul=activation_reference.silu_mul,
+        rms_norm=rms_norm,
+        rotate_and_write=rotate_and_write,
+        silu_mul=silu_mul,
+        sampling=sampling,
         packs=device.type == "cpu" and gemm_native.available(dtype),
         reasons=reasons,
     )
+
+
+def _between_linears(
+    device: torch.device, native: Native, reasons: list[str]
+) -> tuple[RmsNorm, RotateAndWrite, SiluMul, Sampling]:
+    names = "norm, rope with KV write, activation, sampling"
+    if device.type != "cpu" or not native.available:
+        why = native.reason if device.type == "cpu" else f"no others for {device.type}"
+        reasons.append(f"{names}: torch ({why})")
+        return norm_reference.rms_norm, rope_reference.rotate_and_write, activation_reference.silu_mul, REFERENCE_SAMPLING
+    level = torch.ops.ramify.best_level()
+    reasons.append(f"{names}: C++, {attention_native.LEVELS[level]}")
+    return NativeNorm(level), NativeRotateAndWrite(level), NativeSiluMul(level), native_sampling(level)
 
 
 def _linears(device: torch.device, dtype: torch.dtype, reasons: list[str]) -> MakeLinear:

@@ -8,6 +8,8 @@
 // order of position. Which thread computed what, and how spans were cut, leaves no trace in the bits.
 #include "attention.h"
 
+#include "parallel.h"
+
 #include <array>
 #include <atomic>
 #include <cmath>
@@ -409,11 +411,6 @@ extern "C" int32_t ramify_attention(const RamifyAttention* call) {
             if (!worker.run(work.items[i])) good.store(false, std::memory_order_relaxed);
         }
     };
-    if (work.threads == 1 || count == 1) {
-        take();
-    } else {
-#pragma omp parallel num_threads(work.threads)
-        take();
-    }
+    ramify::parallel(count == 1 ? 1 : work.threads, take);
     return good.load() ? 0 : 1;
 }

@@ -1,16 +1,13 @@
-"""Writing K and V into the pools. A pool is [slots, num_kv_heads, head_dim]; slot = page * page_size + offset."""
+"""Pages of a pool. A pool is [slots, num_kv_heads, head_dim]; slot = page * page_size + offset.
+
+K and V are written where they are rotated: `kernels/rope`.
+"""
 
 from __future__ import annotations
 
 from typing import Protocol
 
 from torch import Tensor
-
-
-class KVWrite(Protocol):
-    def __call__(self, k_pool: Tensor, v_pool: Tensor, slots: Tensor, k: Tensor, v: Tensor) -> None:
-        """Writes k, v [tokens, num_kv_heads, head_dim] to `slots` (int64 [tokens], all different). Changes the pools."""
-        ...
 
 
 class KVCopyPages(Protocol):

@@ -1,14 +1,8 @@
-"""Writing and copying KV in torch."""
+"""Copying KV in torch."""
 
 from __future__ import annotations
 
 from torch import Tensor
-
-
-def write(k_pool: Tensor, v_pool: Tensor, slots: Tensor, k: Tensor, v: Tensor) -> None:
-    """Writes k, v [tokens, kv_heads, head_dim] to int64 `slots`. Changes the pools."""
-    k_pool.index_copy_(0, slots, k)
-    v_pool.index_copy_(0, slots, v)
 
 
 def copy_pages(pool: Tensor, source: Tensor, target: Tensor, page_size: int) -> None:

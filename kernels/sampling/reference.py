@@ -1,8 +1,9 @@
 """The sampling operations in plain torch (signatures: `interface.py`), for any device; none of them waits for a device.
 On the CPU, NumPy does what it does faster on the same memory.
 
-The sum over a row has a fixed order: blocks of 128 tokens are summed each by itself, in a tree that only their size decides,
-and the block sums are accumulated in float64 in id order.
+The sum over a row has a fixed order: blocks of 128 tokens are summed each by itself, by halves, and the block sums are
+accumulated in float64 in id order. On the CPU the exponential has fixed steps too, none of them fused, so that C++ can give the
+same bits.
 """
 
 from __future__ import annotations
@@ -16,6 +17,12 @@ from .interface import BLOCK
 
 _FIRST_GUESS = 256
 """Candidates that top_p looks at before it sorts a whole vocabulary (CPU)."""
+_VALUES_AT_ONCE = 1 << 17
+"""What a cache holds while the steps of an exponential pass over it."""
+_LOWEST, _LOG2_E = -87.0, 1.44269504088896341
+_LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4
+"""Their sum is log(2); the first has so few bits that products with whole numbers are exact."""
+_POLYNOMIAL = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
 
 
 def greedy(logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -35,11 +42,29 @@ def pad_to_blocks(logits: Tensor) -> Tensor:
     return F.pad(logits, (0, padded - vocab), value=-torch.inf) if padded != vocab else logits.clone()
 
 
+def exp_below_zero(x: Tensor) -> Tensor:
+    """exp of fp32 [rows, padded] of values up to 0, in place; below -87 it is 0, at 0 it is 1, NaN stays. On the CPU to about a
+    unit in the last place, after Cephes' expf (Moshier, 1989): powers of two times a polynomial."""
+    if x.device.type != "cpu":
+        return x.exp_()
+    for part in x.split(max(1, _VALUES_AT_ONCE // x.shape[-1])):
+        low = part < _LOWEST
+        part.clamp_(min=_LOWEST)
+        whole = (part * _LOG2_E).round_()
+        part.sub_(whole * _LN2_HIGH).sub_(whole * _LN2_LOW)
+        y = part * _POLYNOMIAL[0] + _POLYNOMIAL[1]
+        for coefficient in _POLYNOMIAL[2:]:
+            y.mul_(part).add_(coefficient)
+        y.mul_(part * part).add_(part).add_(1.0)
+        power = whole.to(torch.int32).add_(127).bitwise_left_shift_(23).view(torch.float32)
+        torch.mul(y, power, out=part)
+        part.masked_fill_(low, 0.0)
+    return x
+
+
 def block_sums(weights: Tensor) -> Tensor:
     """fp32 [rows, padded] -> [rows, padded / BLOCK]."""
     blocks = weights.unflatten(-1, (-1, BLOCK))
-    if weights.device.type == "cpu":
-        return torch.from_numpy(blocks.numpy().sum(-1))
     while (half := blocks.shape[-1] // 2) > 0:  # by halves, elementwise: no kernel chooses an order by the number of rows
         blocks = blocks[..., :half] + blocks[..., half:]
     return blocks.squeeze(-1)
@@ -125,18 +150,19 @@ def unpack_mask(mask: Tensor, vocab: int) -> Tensor:
     return F.pad(~allowed, (0, vocab - allowed.shape[-1]), value=True)
 
 
-def log_normalizer(logits: Tensor) -> Tensor:
-    """log(sum(exp(logits))) of each row of fp32 [rows, vocab], float64 [rows]. Not finite where a row holds NaN or +inf, or
-    nothing above -inf."""
-    largest = logits.amax(-1, keepdim=True)
-    total = block_sums(pad_to_blocks(logits).sub_(largest).exp_()).cumsum(-1, dtype=torch.float64)[:, -1]
+def log_normalizer(logits: Tensor, rows: Tensor) -> Tensor:
+    """log(sum(exp(logits))) of rows (`interface.LogNormalizer`)."""
+    chosen = logits[rows].float()
+    largest = chosen.amax(-1, keepdim=True)
+    total = block_sums(exp_below_zero(pad_to_blocks(chosen).sub_(largest))).cumsum(-1, dtype=torch.float64)[:, -1]
     return largest.squeeze(-1).double() + total.log()
 
 
-def ranked(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` largest of fp32 [rows, vocab] and their ids, largest first, equal ones by id (torch.topk leaves ties open)."""
-    bits = (logits + 0.0).view(torch.int32)  # + 0.0: minus zero equals zero
+def ranked(logits: Tensor, rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The most likely of rows (`interface.Ranked`). Sorts by keys, because torch.topk leaves ties open."""
+    chosen = logits[rows].float()
+    bits = (chosen + 0.0).view(torch.int32)  # + 0.0: minus zero equals zero
     ordered = (bits ^ (bits >> 31 & 0x7FFFFFFF)).to(torch.int64)
-    keys = (ordered << 32) + torch.arange(logits.shape[-1] - 1, -1, -1, device=logits.device)
-    ids = (logits.shape[-1] - 1) - (keys.topk(count, dim=-1).values & 0xFFFFFFFF)
-    return logits.gather(-1, ids), ids
+    keys = (ordered << 32) + torch.arange(chosen.shape[-1] - 1, -1, -1, device=logits.device)
+    ids = (chosen.shape[-1] - 1) - (keys.topk(count, dim=-1).values & 0xFFFFFFFF)
+    return chosen.gather(-1, ids), ids

@@ -33,7 +33,7 @@ class TorchExecutor:
             vocab=decoder.config.vocab_size,
             device=pool.device,
         )
-        self._sampler = Sampler(self.table)
+        self._sampler = Sampler(self.table, decoder.kernels.sampling)
 
     def forward(self, plan: StepPlan) -> TorchLaunched:
         """Start a step. Changes the table's rows, the pool's pages, and nothing else."""
@@ -48,7 +48,7 @@ class TorchExecutor:
         return launched
 
     def _logits(self, batch: Batch) -> Tensor:
-        """fp32 [wanted logits rows, vocab]; writes K and V of the step's tokens."""
+        """[wanted logits rows, vocab] in the model's dtype; writes K and V of the step's tokens."""
         if not len(batch.token_ids):
             return torch.empty(0, self.table.vocab, device=self.table.device)
         return self.decoder.forward(

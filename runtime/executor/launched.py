@@ -52,7 +52,7 @@ class TorchLaunched:
             batch, logits = self.batch, self.logits
             assert batch is not None and logits is not None
             tokens, bad = self._draw(batch, logits, masks)
-            logprobs = report(logits, batch.which, self.plan, tokens)
+            logprobs = report(logits, batch.which, self.plan, tokens, self._sampler.ops)
             if logprobs is not None:
                 self._logprobs = Logprobs(
                     drawn=_to_host(logprobs.drawn),

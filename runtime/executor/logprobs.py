@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...kernels.sampling import reference as ops
+from ...kernels.sampling.interface import Sampling
 from ..plan import LOGPROB, StepPlan
 from .batch import upload
 from .sequence_table import Int64
@@ -34,9 +34,9 @@ class Logprobs:
 
 
 def report(
-    logits: Tensor, which: Int64, plan: StepPlan, tokens: Tensor, *, values_at_once: int = VALUES_AT_ONCE
+    logits: Tensor, which: Int64, plan: StepPlan, tokens: Tensor, ops: Sampling, *, values_at_once: int = VALUES_AT_ONCE
 ) -> Logprobs | None:
-    """logits: fp32 [rows, vocab]; which: [W], each entry's logits row; tokens: int64 [W], drawn ids (-1: none), on the device.
+    """logits: [rows, vocab]; which: [W], each entry's logits row; tokens: int64 [W], drawn ids (-1: none), on the device.
     None if the plan wants no log-probability. Changes nothing."""
     id_counts = np.diff(plan.want_ids_ptr)
     wanted = (plan.want_kind == LOGPROB) | (plan.want_logprob > 0) | (plan.want_top > 0) | (id_counts > 0)
@@ -48,7 +48,7 @@ def report(
     norm = torch.full((len(logits),), torch.nan, dtype=torch.float64, device=device)
     for part in _parts(needed, rows_at_once):
         rows = upload(part, device)
-        norm[rows] = ops.log_normalizer(logits[rows])
+        norm[rows] = ops.log_normalizer(logits, rows)
     row_of = upload(which, device)
     norm_of = norm[row_of]
 
@@ -56,12 +56,14 @@ def report(
     drawn = drawn.float().masked_fill(upload(plan.want_logprob == 0, device), 0.0)
     pair_row = upload(np.repeat(which, id_counts), device)
     ids = (logits[pair_row, upload(plan.want_ids.astype(np.int64), device)].double() - norm[pair_row]).float()
-    top, top_ids = _tops(logits, which, plan.want_top, norm, rows_at_once)
+    top, top_ids = _tops(logits, which, plan.want_top, norm, ops, rows_at_once)
     bad = upload(wanted, device) & ~torch.isfinite(norm_of)
     return Logprobs(drawn=drawn, ids=ids, top_ids=top_ids, top=top, bad=bad)
 
 
-def _tops(logits: Tensor, which: Int64, counts: np.ndarray, norm: Tensor, rows_at_once: int) -> tuple[Tensor, Tensor]:
+def _tops(
+    logits: Tensor, which: Int64, counts: np.ndarray, norm: Tensor, ops: Sampling, rows_at_once: int
+) -> tuple[Tensor, Tensor]:
     """The want_top most likely ids of each entry, entry after entry: log-probabilities and ids."""
     device, vocab = logits.device, logits.shape[-1]
     entries = np.flatnonzero(counts)
@@ -71,7 +73,7 @@ def _tops(logits: Tensor, which: Int64, counts: np.ndarray, norm: Tensor, rows_a
     for part in _parts(entries, rows_at_once):
         rows = upload(which[part], device)
         most = min(int(counts[part].max()), vocab)
-        best, best_ids = ops.ranked(logits[rows], most)
+        best, best_ids = ops.ranked(logits, rows, most)
         inside = upload(np.flatnonzero(np.arange(most) < counts[part, None]), device)
         values.append((best.double() - norm[rows, None]).float().flatten()[inside])
         ids.append(best_ids.flatten()[inside])

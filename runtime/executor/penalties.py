@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from ...kernels.sampling.interface import Penalties
 from ..plan import Int32, RowEntry
+
+NO_PENALTY = (0.0, 0.0, 1.0)
+"""Presence, frequency, repetition."""
 
 
 class PenaltyCounts:
@@ -36,7 +39,7 @@ class PenaltyCounts:
         if row in self._place:
             self._free.append(self._place.pop(row))
         strength = (entry.presence_penalty, entry.frequency_penalty, entry.repetition_penalty)
-        if strength == (0.0, 0.0, 1.0):
+        if strength == NO_PENALTY:
             return
         history = np.empty(0, np.int32) if entry.history is None else entry.history
         place = self._place[row] = self._free.pop() if self._free else self._grow()
@@ -70,8 +73,10 @@ class PenaltyCounts:
                 self._counts[self._place[row]].index_add_(0, ids, torch.ones_like(ids, dtype=torch.int32))
                 self._counted[row] = start + length
 
-    def of(self, rows: list[int]) -> tuple[Tensor, Tensor, NDArray[np.float32]]:
-        """counts int32 [n, vocab], in_prompt bool [n, vocab], strengths float32 [3, n]: presence, frequency, repetition."""
-        places = torch.tensor([self._place[row] for row in rows], device=self.device)
-        strengths = np.array([self._strength[row] for row in rows], np.float32).T
-        return self._counts[places], self._in_prompt[places], strengths
+    def of(self, rows: list[int]) -> Penalties | None:
+        """What the kernel takes, one entry a row; None if no row has a penalty. Shares the counts' memory."""
+        place = np.array([self._place.get(row, -1) for row in rows], np.int64)
+        if not (place >= 0).any():
+            return None
+        strengths = np.array([self._strength[row] if row in self else NO_PENALTY for row in rows], np.float32)
+        return Penalties(place=place, counts=self._counts, in_prompt=self._in_prompt, strengths=strengths.T.copy())

@@ -1,9 +1,9 @@
-"""From logits to a token a row.
+"""From logits to a token a row: what the table holds of the rows becomes the columns that the kernel takes.
 
 Order: logit bias, penalties (repetition, frequency, presence), stop ids banned below the minimum length, grammar mask; then
 argmax where the temperature is 0, else temperature, top_k, top_p, min_p, and one draw by inverse CDF in token-id order.
 The number behind a draw comes from (seed, sample index, output position) alone, so neither the other rows nor preemption
-change it. Which of these steps a batch needs is known on the host; greedy rows without edits cost one argmax.
+change it.
 """
 
 from __future__ import annotations
@@ -11,14 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...kernels.sampling import reference as ops
+from ...kernels.sampling import interface as kernel
 from ...kernels.sampling.philox import uniform
 from ..plan import Int32
-from .batch import upload
 from .sequence_table import Int64, SequenceTable
 
 
@@ -39,113 +37,57 @@ class Draws:
 class Sampler:
     """Draws tokens with the parameters that the table holds. Keeps no state of its own."""
 
-    def __init__(self, table: SequenceTable):
-        self.table = table
+    def __init__(self, table: SequenceTable, ops: kernel.Sampling):
+        self.table, self.ops = table, ops
         self.device = table.device
 
     def draw(self, logits: Tensor, draws: Draws, masks: Int32 | None) -> tuple[Tensor, Tensor]:
-        """logits: fp32 [rows, vocab], not changed; masks: int32 [entries with a mask, words], bit set = allowed, in order.
+        """logits: [rows, vocab], not changed; masks: int32 [entries with a mask, words], bit set = allowed, in order.
 
         Returns tokens int64 [n], -1 where bad, and bad, bool [n]: the row held NaN or +inf, or nothing was allowed.
         """
-        table = self.table
-        if len(draws.which) != len(logits) or (draws.which != np.arange(len(logits))).any():
-            logits = logits[upload(draws.which, self.device)]
-        best, tokens = ops.greedy(logits)
-        bad = ~torch.isfinite(best)
-        banned = draws.positions < table.min_new_tokens[draws.rows]
-        plain = (table.temperature[draws.rows] == 0) & ~(table.edited[draws.rows] | draws.masked | banned)
-        if not plain.all():
-            chosen = np.flatnonzero(~plain)
-            part = Draws(draws.which[chosen], draws.rows[chosen], draws.positions[chosen], draws.masked[chosen])
-            ids, empty = self._choose(_take(logits, chosen), part, np.flatnonzero(banned[chosen]), masks)
-            tokens = _put(tokens, chosen, ids)
-            bad = _put(bad, chosen, _take(bad, chosen) | empty)
-        return tokens.masked_fill(bad, -1), bad
+        table, rows = self.table, draws.rows
+        temperature = table.temperature[rows]
+        banned = draws.positions < table.min_new_tokens[rows]
+        edited = table.edited[rows] | draws.masked | banned
+        return self.ops.sample(
+            logits,
+            kernel.Draws(
+                which=draws.which,
+                temperature=temperature,
+                top_k=table.top_k[rows].astype(np.int64),
+                top_p=table.top_p[rows],
+                min_p=table.min_p[rows],
+                uniform=self._numbers(draws, temperature > 0),
+                edited=edited,
+                edits=self._edits(draws, banned, masks) if edited.any() else None,
+            ),
+        )
 
-    def _choose(self, logits: Tensor, draws: Draws, banned: Int64, masks: Int32 | None) -> tuple[Tensor, Tensor]:
-        """Tokens of rows that need more than an argmax, and whether a row allowed nothing."""
-        vocab = logits.shape[-1]
-        padded = ops.pad_to_blocks(logits)
-        self._edit(padded, draws.rows, banned, vocab)
-        if draws.masked.any():
-            assert masks is not None, "grammar masks are wanted and were not given"
-            self._mask(padded[:, :vocab], np.flatnonzero(draws.masked), masks)
-        largest = padded.amax(-1, keepdim=True)
-        empty = largest.squeeze(-1) == -torch.inf
-        temperature = self.table.temperature[draws.rows]
-        random = np.flatnonzero(temperature > 0)
-        if not len(random):
-            return ops.greedy(padded)[1], empty
-        weights = _take(padded, random) - _take(largest, random)
-        weights.div_(upload(temperature[random], self.device).unsqueeze(-1)).exp_()
-        weights = self._filter(weights, draws.rows[random], vocab)
-        rows = draws.rows[random]
-        numbers = uniform(self.table.keys[rows], draws.positions[random], self.table.sample_index[rows])
-        drawn = ops.inverse_cdf(weights, upload(numbers, self.device))
-        if len(random) == len(temperature):
-            return drawn, empty
-        return _put(ops.greedy(padded)[1], random, drawn), empty
+    def _numbers(self, draws: Draws, random: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """One number in [0, 1) for each draw, 0 for those that need none."""
+        numbers = np.zeros(len(random), np.float32)
+        if random.any():
+            rows = draws.rows[random]
+            numbers[random] = uniform(self.table.keys[rows], draws.positions[random], self.table.sample_index[rows])
+        return numbers
 
-    def _edit(self, padded: Tensor, rows: Int32, banned: Int64, vocab: int) -> None:
-        """Bias, penalties, and the ban of stop ids, in place on [rows, padded]."""
-        table, flat, width = self.table, padded.view(-1), padded.shape[-1]
-        edited = np.flatnonzero(table.edited[rows]).tolist()
-        biased = [i for i in edited if rows[i] in table.bias]
-        if biased:
-            ids = np.concatenate([table.bias[int(rows[i])][0] + i * width for i in biased])
-            values = np.concatenate([table.bias[int(rows[i])][1] for i in biased])
-            flat.index_add_(0, upload(ids, self.device), upload(values, self.device))
-        penalized = [i for i in edited if rows[i] in table.penalties]
-        if penalized:
-            where = torch.tensor(penalized, device=self.device)
-            counts, in_prompt, strengths = table.penalties.of(rows[penalized].tolist())
-            presence, frequency, repetition = upload(strengths, self.device)
-            padded[where, :vocab] = ops.penalize(
-                padded[where, :vocab], counts, in_prompt, presence=presence, frequency=frequency, repetition=repetition
-            )
-        if len(banned):
-            ids = np.concatenate([table.stop_ids[int(rows[i])] + i * width for i in banned.tolist()])
-            flat.index_fill_(0, upload(ids, self.device), -torch.inf)
-
-    def _mask(self, logits: Tensor, where: Int64, masks: Int32) -> None:
-        """Forbids, in place on [rows, vocab], what the masks of rows `where` do not allow."""
-        forbidden = ops.unpack_mask(upload(masks, self.device), logits.shape[-1])
-        if len(where) == len(logits):
-            logits.masked_fill_(forbidden, -torch.inf)
-        else:
-            index = upload(where, self.device)
-            logits[index] = logits[index].masked_fill(forbidden, -torch.inf)
-
-    def _filter(self, weights: Tensor, rows: Int32, vocab: int) -> Tensor:
-        """Weights outside of top_k, top_p and min_p become 0. The largest weight is 1 exactly, so min_p compares directly."""
-        table = self.table
-        if not table.filtered[rows].any():
-            return weights
-        top_k, top_p, min_p = table.top_k[rows], table.top_p[rows], table.min_p[rows]
-        ranked = np.flatnonzero((top_k > 0) | (top_p < 1))
-        if len(ranked):
-            kept = ops.keep_top(
-                _take(weights, ranked),
-                vocab=vocab,
-                top_k=upload(top_k[ranked].astype(np.int64), self.device),
-                top_p=upload(top_p[ranked], self.device),
-                max_k=int(top_k[ranked].max()),
-            )
-            weights = _put(weights, ranked, kept)
-        if min_p.any():
-            weights.masked_fill_(weights < upload(min_p, self.device).unsqueeze(-1), 0.0)
-        return weights
+    def _edits(self, draws: Draws, banned: NDArray[np.bool_], masks: Int32 | None) -> kernel.Edits:
+        table, rows = self.table, draws.rows.tolist()
+        bias = [table.bias.get(row, _NO_BIAS) for row in rows]
+        bans = [table.stop_ids.get(row, _NO_IDS) if ban else _NO_IDS for row, ban in zip(rows, banned.tolist(), strict=True)]
+        assert masks is not None or not draws.masked.any(), "grammar masks are wanted and were not given"
+        return kernel.Edits(
+            bias_end=np.cumsum([len(ids) for ids, _ in bias]),
+            bias_ids=np.concatenate([ids for ids, _ in bias]),
+            bias_values=np.concatenate([values for _, values in bias]),
+            banned_end=np.cumsum([len(ids) for ids in bans]),
+            banned_ids=np.concatenate(bans),
+            penalties=table.penalties.of(rows),
+            mask=np.where(draws.masked, np.cumsum(draws.masked) - 1, -1),
+            masks=masks if draws.masked.any() else None,
+        )
 
 
-def _take(tensor: Tensor, index: Int64) -> Tensor:
-    """Rows `index` (int64, ascending, each once), without a copy where these are all rows."""
-    return tensor if len(index) == len(tensor) else tensor[upload(index, tensor.device)]
-
-
-def _put(tensor: Tensor, index: Int64, values: Tensor) -> Tensor:
-    """The tensor with rows `index` (as in `_take`) replaced; changes the tensor unless these are all rows."""
-    if len(index) == len(tensor):
-        return values
-    tensor[upload(index, tensor.device)] = values
-    return tensor
+_NO_IDS = np.empty(0, np.int64)
+_NO_BIAS = _NO_IDS, np.empty(0, np.float32)

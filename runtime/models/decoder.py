@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,7 +17,7 @@ from .config import ModelConfig
 from .layers.attention import PagedAttention
 from .layers.embedding import Head
 from .layers.linear import LayerLinears
-from .layers.norm import Norm, no_norm
+from .layers.norm import Norm
 from .layers.rope import RopeTable
 
 
@@ -46,23 +46,25 @@ class LayeredKV(Protocol):
 
 @dataclass(frozen=True)
 class Layer:
-    """Attention and feed-forward with their norms; both add to the residual stream."""
+    """Attention and feed-forward, each with the norm that follows: `next_norm` belongs to the layer above, or ends the model.
 
-    attention_norm: Norm
+    x is the residual stream, y what its norm makes of it; both [tokens, hidden].
+    """
+
     attention: PagedAttention
     mlp_norm: Norm
     linears: LayerLinears
     silu_mul: SiluMul
+    next_norm: Norm
 
-    def attend(self, x: Tensor, pools: tuple[Tensor, Tensor], slots: Tensor, plans: Any, cos: Tensor, sin: Tensor) -> Tensor:
-        """x: [tokens, hidden]. Returns the heads' outputs, [tokens, heads * head_dim]. Writes K and V."""
-        qkv = self.linears.qkv(self.attention_norm(x))
-        return self.attention(qkv, pools, slots, plans[self.attention.spec_number], cos, sin)
+    def attend(self, y: Tensor, pools: tuple[Tensor, Tensor], slots: Tensor, plans: Any, turns: Tensor) -> Tensor:
+        """Returns the heads' outputs, [tokens, heads * head_dim]. Writes K and V."""
+        return self.attention(self.linears.qkv(y), pools, slots, plans[self.attention.spec_number], turns)
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
-        """x: [rows, hidden], attended: [rows, heads * head_dim]. Returns the layer's output. Changes nothing."""
-        x = self.linears.o(attended).add_(x)
-        return self.linears.down(self.silu_mul(self.linears.gate_up(self.mlp_norm(x)))).add_(x)
+        """attended: [rows, heads * head_dim], of the rows of x. Adds the layer to x, in place. Returns the y that follows."""
+        y = self.mlp_norm.after(x, self.linears.o(attended))
+        return self.next_norm.after(x, self.linears.down(self.silu_mul(self.linears.gate_up(y))))
 
 
 class Decoder:
@@ -88,10 +90,14 @@ class Decoder:
         distinct = list(dict.fromkeys(specs))
         self._attentions = [kernels.attention(spec) for spec in distinct]
         self._embedding = embedding
+        norms = [_norm(config, kernels, tensors[f"layers.{number}.attention_norm"]) for number in range(config.num_layers)]
+        norms.append(_norm(config, kernels, tensors["norm"]))
+        self._first_norm = norms[0]
         self._layers = [
-            _layer(config, kernels, tensors, linears, number, distinct.index(spec)) for number, spec in enumerate(specs)
+            _layer(config, kernels, tensors, linears, number, distinct.index(spec), norms[number + 1])
+            for number, spec in enumerate(specs)
         ]
-        self._head = Head(Norm(tensors["norm"], config.norm_eps, kernels.rms_norm), linears["lm_head"])
+        self._head = Head(linears["lm_head"])
         self._rope = RopeTable(config.rope, config.head_dim, max_positions, kernels.device, kernels.dtype)
 
     @torch.inference_mode()
@@ -112,8 +118,8 @@ class Decoder:
     ) -> Tensor:
         """One step. token_ids, positions (rotary), slots: int64 [tokens] on the device; slots all different.
 
-        logit_rows: int64 [n] into the tokens, in any order, repeats allowed, may be empty. Returns fp32 logits [n, vocab].
-        Writes K and V of all tokens into `kv`. A row's logits do not depend on the other rows of the step.
+        logit_rows: int64 [n] into the tokens, in any order, repeats allowed, may be empty. Returns logits [n, vocab] in the
+        model's dtype. Writes K and V of all tokens into `kv`. A row's logits do not depend on the other rows of the step.
         """
         hidden = self.hidden(token_ids, positions, kv=kv, slots=slots, attention_plan=attention_plan, logit_rows=logit_rows)
         return self._head.logits(hidden)
@@ -131,20 +137,24 @@ class Decoder:
     ) -> Tensor:
         """As `forward`, but returns the hidden states after the final norm: [n, hidden] in the model's dtype."""
         x = self._embedding(token_ids)
-        cos, sin = self._rope(positions)
+        y, turns = self._first_norm(x), self._rope(positions)
         *earlier, last = enumerate(self._layers)
         for number, layer in earlier:
-            x = layer.finish(x, layer.attend(x, kv.layer(number), slots, attention_plan, cos, sin))
+            y = layer.finish(x, layer.attend(y, kv.layer(number), slots, attention_plan, turns))
         number, layer = last
-        attended = layer.attend(x, kv.layer(number), slots, attention_plan, cos, sin)
+        attended = layer.attend(y, kv.layer(number), slots, attention_plan, turns)
         if logit_rows.shape[0] == 0:
             return x[:0]
         # Nothing but the wanted rows is needed after the last layer has written its K and V.
-        return self._head.norm(layer.finish(x.index_select(0, logit_rows), attended.index_select(0, logit_rows)))
+        return layer.finish(x.index_select(0, logit_rows), attended.index_select(0, logit_rows))
 
 
 def _attention_spec(config: ModelConfig, window: int | None) -> AttentionSpec:
     return AttentionSpec(config.num_heads, config.num_kv_heads, config.head_dim, config.head_dim**-0.5, window=window)
+
+
+def _norm(config: ModelConfig, kernels: Kernels, weight: Tensor) -> Norm:
+    return Norm(weight, config.norm_eps, kernels.rms_norm)
 
 
 def _layer(
@@ -154,22 +164,21 @@ def _layer(
     linears: Mapping[str, Linear],
     number: int,
     spec_number: int,
+    next_norm: Norm,
 ) -> Layer:
-    def norm(name: str) -> Norm:
-        return Norm(tensors[f"layers.{number}.{name}"], config.norm_eps, kernels.rms_norm)
-
     attention = PagedAttention(
         kernel=kernels.attention(_attention_spec(config, config.windows[number])),
         spec_number=spec_number,
-        qk_norm=_qk_norm(config, kernels, tensors, number) if config.family.qk_norm else no_norm,
-        rope=kernels.apply_rope,
-        write=kernels.kv_write,
+        norm=_qk_norm(config, tensors, number) if config.family.qk_norm else None,
+        eps=config.norm_eps,
+        rotate_and_write=kernels.rotate_and_write,
     )
-    return Layer(norm("attention_norm"), attention, norm("mlp_norm"), LayerLinears.of(linears, number), kernels.silu_mul)
+    mlp_norm = _norm(config, kernels, tensors[f"layers.{number}.mlp_norm"])
+    return Layer(attention, mlp_norm, LayerLinears.of(linears, number), kernels.silu_mul, next_norm)
 
 
-def _qk_norm(config: ModelConfig, kernels: Kernels, tensors: Mapping[str, Tensor], number: int) -> Callable[[Tensor], Tensor]:
-    """One norm over q and k together: the weight has a row for each of their heads."""
+def _qk_norm(config: ModelConfig, tensors: Mapping[str, Tensor], number: int) -> Tensor:
+    """One norm over q and k together: a row of weights for each of their heads."""
     q = tensors[f"layers.{number}.q_norm"].expand(config.num_heads, -1)
     k = tensors[f"layers.{number}.k_norm"].expand(config.num_kv_heads, -1)
-    return Norm(torch.cat((q, k)), config.norm_eps, kernels.rms_norm)
+    return torch.cat((q, k))

@@ -11,17 +11,16 @@ from ....kernels.norm.interface import RmsNorm
 
 @dataclass(frozen=True)
 class Norm:
-    """RMS norm over the last axis. weight: [size], or one row a head: [heads, size]."""
+    """RMS norm over the last axis. weight: [size]."""
 
     weight: Tensor
     eps: float
     kernel: RmsNorm
 
     def __call__(self, x: Tensor) -> Tensor:
-        """x: [..., size]. Returns the same shape and dtype. Changes nothing."""
+        """x: [rows, size]. Returns the same shape and dtype. Changes nothing."""
         return self.kernel(x, self.weight, self.eps)
 
-
-def no_norm(x: Tensor) -> Tensor:
-    """The plain case: queries and keys of most families are not normed."""
-    return x
+    def after(self, x: Tensor, delta: Tensor) -> Tensor:
+        """Adds delta to x in place, both [rows, size], and returns the sum's norm. Changes x."""
+        return self.kernel(x, self.weight, self.eps, delta)

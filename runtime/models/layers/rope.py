@@ -22,12 +22,10 @@ class RopeTable:
         angles = torch.arange(max_positions, dtype=torch.float32)[:, None] * frequencies
         cos, sin = angles.cos().mul_(scale), angles.sin_().mul_(scale)
         self._table = torch.cat((cos, cos, -sin, sin), -1).to(device, dtype)
-        self._head_dim = head_dim
 
-    def __call__(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """positions: int64 [tokens]. Returns cos and sin, each [tokens, 1, head_dim], the first half of sin negated."""
-        rows = self._table.index_select(0, positions).unsqueeze(1)
-        return rows[..., : self._head_dim], rows[..., self._head_dim :]
+    def __call__(self, positions: Tensor) -> Tensor:
+        """positions: int64 [tokens]. Returns cos and sin, [tokens, 2 * head_dim], the first half of sin negated."""
+        return self._table.index_select(0, positions)
 
 
 def inverse_frequencies(rope: RopeConfig, head_dim: int) -> tuple[Tensor, float]:

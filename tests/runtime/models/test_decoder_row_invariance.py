@@ -9,6 +9,8 @@ import torch
 from paged_harness import Paged
 from tiny_checkpoints import make_model, save
 
+from ramify.kernels.native import load
+from ramify.runtime.config import kernel_cache
 from ramify.runtime.models.decoder import Decoder
 from ramify.runtime.models.weights import load_decoder
 
@@ -23,7 +25,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="module", params=[torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 def decoder(request: pytest.FixtureRequest, folder: Path) -> Decoder:
-    return load_decoder(folder, device="cpu", dtype=request.param)
+    return load_decoder(folder, device="cpu", dtype=request.param, native=load(kernel_cache()))
 
 
 def ids_of(count: int, seed: int) -> list[int]:

@@ -13,7 +13,9 @@ from tiny_checkpoints import KINDS, make_model, save
 from transformers import AutoModelForCausalLM
 
 from ramify.kernels.gemm.reference import TorchLinear
+from ramify.kernels.native import load
 from ramify.kernels.table import choose
+from ramify.runtime.config import kernel_cache
 from ramify.runtime.models.checkpoint import open_checkpoint
 from ramify.runtime.models.config import read_config
 from ramify.runtime.models.spec import parameters
@@ -27,7 +29,7 @@ def random_ids(count: int, seed: int, vocab: int = 160) -> list[int]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_logits_and_64_greedy_tokens_equal_those_of_transformers(kind: str, tmp_path: Path) -> None:
     model = make_model(kind)
-    decoder = load_decoder(save(model, tmp_path), device="cpu", dtype=torch.float32)
+    decoder = load_decoder(save(model, tmp_path), device="cpu", dtype=torch.float32, native=load(kernel_cache()))
     for page_size, length in ((1, 70), (16, 333)):
         ids = random_ids(length, seed=length)
         with torch.inference_mode():
@@ -60,12 +62,12 @@ def test_a_checkpoint_of_older_transformers_with_rope_theta_and_rope_scaling_loa
 
 def test_in_bf16_the_logits_stay_near_those_of_fp32(tmp_path: Path) -> None:
     model = make_model("qwen 3 tied")
-    decoder = load_decoder(save(model, tmp_path), device="cpu", dtype=torch.bfloat16)
+    decoder = load_decoder(save(model, tmp_path), device="cpu", dtype=torch.bfloat16, native=load(kernel_cache()))
     ids = random_ids(100, seed=4)
     with torch.inference_mode():
         expected = model(torch.tensor([ids])).logits[0]
     _, logits = Paged(decoder).prefill(ids)
-    assert logits.dtype == torch.float32
+    assert logits.dtype == torch.bfloat16
     assert (logits - expected).norm() / expected.norm() < 0.03
 
 
