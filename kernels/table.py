@@ -15,10 +15,14 @@ from .attention import reference as attention_reference
 from .attention.interface import Attention, AttentionSpec
 from .attention.selftest import choose_shapes, holds
 from .attention.tiles import TILE, Shapes
+from .gemm import few_rows
 from .gemm import native as gemm_native
 from .gemm import reference as gemm_reference
+from .gemm.formats import FORMATS, Format
 from .gemm.interface import MakeLinear
-from .gemm.selftest import CheckedLinears
+from .gemm.quantized import LEVELS, QuantizedLinear
+from .gemm.quantized_reference import QuantizedTorchLinear
+from .gemm.selftest import FORMS, CheckedLinears
 from .kv import reference as kv_reference
 from .kv.interface import KVCopyPages
 from .native import NONE, Native
@@ -55,27 +59,32 @@ class Kernels:
     reasons: list[str] = field(default_factory=list)
 
 
-def choose(device: torch.device | str, dtype: torch.dtype, native: Native = NONE) -> Kernels:
-    """The kernels for a device and a dtype (fp32 or bf16). Raises ValueError for another dtype. Changes nothing.
+def choose(
+    device: torch.device | str, dtype: torch.dtype, native: Native = NONE, quantization: str | None = None
+) -> Kernels:
+    """The kernels for a device and a dtype (fp32 or bf16).
 
-    native: what `native.load` returned; without it the references are taken where there are no others.
+    native: what `native.load` returned; without it the references are taken where there are no others. quantization: of the
+    weights of linear layers, a name of `FORMATS`. Raises ValueError for another dtype, and for a quantization off the CPU.
+    Changes nothing.
     """
     device = torch.device(device)
     if dtype not in DTYPES:
         raise ValueError(f"No kernels for dtype {dtype}. Use float32 or bfloat16.")
     reasons: list[str] = []
+    linear, packs = _linears(device, dtype, native, quantization, reasons)
     rms_norm, rotate_and_write, silu_mul, sampling = _between_linears(device, native, reasons)
     return Kernels(
         device=device,
         dtype=dtype,
-        linear=_linears(device, dtype, reasons),
+        linear=linear,
         attention=_attentions(device, dtype, native, reasons),
         kv_copy_pages=kv_reference.copy_pages,
         rms_norm=rms_norm,
         rotate_and_write=rotate_and_write,
         silu_mul=silu_mul,
         sampling=sampling,
-        packs=device.type == "cpu" and gemm_native.available(dtype),
+        packs=packs,
         reasons=reasons,
     )
 
@@ -93,16 +102,38 @@ def _between_linears(
     return NativeNorm(level), NativeRotateAndWrite(level), NativeSiluMul(level), native_sampling(level)
 
 
-def _linears(device: torch.device, dtype: torch.dtype, reasons: list[str]) -> MakeLinear:
+def _linears(
+    device: torch.device, dtype: torch.dtype, native: Native, quantization: str | None, reasons: list[str]
+) -> tuple[MakeLinear, bool]:
+    """What makes linear layers, and whether they copy their weight."""
     name = str(dtype).removeprefix("torch.")
+    if quantization is not None:
+        return _quantized(device, FORMATS[quantization], native, reasons), True
     if device.type != "cpu":
         reasons.append(f"linear: torch on {device.type} in {name}; rows are computed as they come, without the invariance test")
-        return gemm_reference.TorchLinear
+        return gemm_reference.TorchLinear, False
     if gemm_native.available(dtype):
+        few = native.available and dtype == torch.bfloat16 and bool(torch.ops.ramify.linear_has_bf16())
         reasons.append(f"linear: oneDNN in {name}, weights packed at load")
-        return CheckedLinears(gemm_native.PackedLinear, "linear", reasons)
+        if few:
+            reasons.append(
+                f"linear: up to {few_rows.MOST_ROWS} rows in C++ on oneDNN's memory, where it has its bits"
+            )
+        return CheckedLinears(gemm_native.PackedLinear, "linear", reasons, few_rows.FORMS if few else FORMS), True
     reasons.append(f"linear: torch in {name}, unpacked, because this CPU or torch build has no packed {name} product")
-    return CheckedLinears(gemm_reference.TorchLinear, "linear", reasons)
+    return CheckedLinears(gemm_reference.TorchLinear, "linear", reasons), False
+
+
+def _quantized(device: torch.device, form: Format, native: Native, reasons: list[str]) -> MakeLinear:
+    """Row-invariant by construction: what is summed are whole numbers, and their order is fixed."""
+    if device.type != "cpu":
+        raise ValueError(f"No {form.name} linears on {device.type}. Use the CPU.")
+    what = f"linear: {form.name}, groups of {form.group}, {form.bits_a_weight:g} bits a weight, x in 8 bits"
+    if not native.available:
+        reasons.append(f"{what}; torch, slow, because there are no native kernels ({native.reason})")
+        return lambda weight, bias=None: QuantizedTorchLinear(weight, bias, form)
+    reasons.append(f"{what}; C++, {LEVELS[torch.ops.ramify.linear_best_level()]}")
+    return lambda weight, bias=None: QuantizedLinear(weight, bias, form)
 
 
 def _attentions(

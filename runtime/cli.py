@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
-from .config import POLICIES, SCHEDULES, EngineOptions
+from .config import POLICIES, QUANTIZATIONS, SCHEDULES, EngineOptions
 from .errors import RamifyError
 from .protocol import SamplingParams
 from .server.flags import add_server_flags
@@ -21,6 +21,7 @@ ENGINE_FLAGS: dict[str, tuple[str | Sequence[str] | None, str]] = {
     "model": ("MODEL", "checkpoint folder or hub id (default: the bundled model)"),
     "device": (("auto", "cpu", "cuda"), "where to compute (default: auto)"),
     "dtype": (("auto", "float32", "bfloat16"), "of weights and KV (default: bfloat16 where the device multiplies it natively)"),
+    "quantization": (QUANTIZATIONS, "of the linear layers' weights, on a CPU: less memory, faster (default: none)"),
     "kv_tokens": ("N", "size of the KV pool in tokens"),
     "mem_fraction": ("SHARE", "or its share of free memory (default: 0.25 on a CPU, 0.85 on a GPU)"),
     "max_running": ("N", "sequences decoded together"),
@@ -146,6 +147,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     doctor = commands.add_parser("doctor", help="say what this machine has, what was chosen and why, and what is missing")
     _model_argument(doctor)
+    add_engine_flags(doctor, model_flag=False)
     return parser
 
 

@@ -15,12 +15,14 @@ from .errors import InvalidRequest
 
 POLICIES = ("lru", "lfu", "fifo")
 SCHEDULES = ("prefix", "fcfs", "priority")
+QUANTIZATIONS = ("int8", "int4")
 
 
 class EngineOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the user may say about an engine; None means: choose for me. Travels to the engine process as it is.
 
     model: checkpoint folder, hub id, or None for the bundled model. device: auto | cpu | cuda. dtype: auto | float32 | bfloat16.
+    quantization: int8 | int4, of the weights of linear layers, as they are loaded, on the CPU; None: they stay in dtype.
     kv_tokens: size of the KV pool in tokens, or mem_fraction: its share of the memory that is free once the model is loaded.
     max_running: sequences decoded together. chunk_tokens: tokens that one step may prefill. context_length: below the model's.
     threads: of torch. page_size: tokens a page. eviction: lru | lfu | fifo. schedule: prefix | fcfs | priority.
@@ -31,6 +33,7 @@ class EngineOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     model: str | None = None
     device: str = "auto"
     dtype: str = "auto"
+    quantization: str | None = None
     kv_tokens: int | None = None
     mem_fraction: float | None = None
     max_running: int | None = None
@@ -82,10 +85,11 @@ class ScheduleConfig(msgspec.Struct, frozen=True):
 
 
 class Config(msgspec.Struct, frozen=True):
-    """Everything decided. dtype: float32 | bfloat16."""
+    """Everything decided. dtype: float32 | bfloat16. quantization: int8 | int4 | None."""
 
     device: str
     dtype: str
+    quantization: str | None
     threads: int
     cache: CacheConfig
     schedule: ScheduleConfig
@@ -107,6 +111,9 @@ def validate(said: EngineOptions) -> None:
         raise InvalidRequest(f"eviction {said.eviction!r} is not known. Use one of {', '.join(POLICIES)}.", param="eviction")
     if said.schedule not in SCHEDULES:
         raise InvalidRequest(f"schedule {said.schedule!r} is not known. Use one of {', '.join(SCHEDULES)}.", param="schedule")
+    if said.quantization not in (None, *QUANTIZATIONS):
+        known = ", ".join(QUANTIZATIONS)
+        raise InvalidRequest(f"quantization {said.quantization!r} is not known. Use one of {known}.", param="quantization")
     if said.kv_tokens is not None and said.mem_fraction is not None:
         raise InvalidRequest("kv_tokens and mem_fraction both size the KV pool. Give one of them.", param="mem_fraction")
     if said.mem_fraction is not None and not 0 < said.mem_fraction <= 0.95:
@@ -128,6 +135,10 @@ def resolve(said: EngineOptions, hardware: Hardware, model: ModelFacts) -> Confi
     validate(said)
     dtype = choose_dtype(said.dtype, hardware)
     on_gpu = hardware.device == "cuda"
+    if on_gpu and said.quantization is not None:
+        raise InvalidRequest(
+            f"quantization {said.quantization} works on the CPU only. Give device cpu, or leave it out.", param="quantization"
+        )
     page_size = said.page_size or (16 if on_gpu else 1)
     context = said.context_length or model.context_length
     if context > model.context_length:
@@ -156,6 +167,7 @@ def resolve(said: EngineOptions, hardware: Hardware, model: ModelFacts) -> Confi
     return Config(
         device=hardware.device,
         dtype=dtype,
+        quantization=said.quantization,
         threads=said.threads or hardware.cores,
         cache=CacheConfig(num_pages=num_pages, page_size=page_size, policy=said.eviction),
         schedule=ScheduleConfig(

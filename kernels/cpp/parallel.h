@@ -14,7 +14,7 @@ void parallel(int threads, void (*body)(void*), void* context);
 
 template <class Body>
 void parallel(int threads, Body& body) {
-    parallel(threads, [](void* context) { (*static_cast<Body*>(context))(); }, &body);
+    parallel(threads, [](void* context) { (*static_cast<Body*>(context))(); }, const_cast<void*>(static_cast<const void*>(&body)));
 }
 
 }  // namespace ramify

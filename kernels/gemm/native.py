@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .interface import Rows
-from .rows import packed_rows
+from .rows import packed_memory, packed_rows
 
 
 def available(dtype: torch.dtype) -> bool:
@@ -19,12 +19,17 @@ def available(dtype: torch.dtype) -> bool:
 
 
 class PackedLinear:
-    """y = x W^T + b in fp32 or bf16 on the CPU. The packed weight is as large as the raw one, which is not kept."""
+    """y = x W^T + b in fp32 or bf16 on the CPU. The packed weight is as large as the raw one, which is not kept.
+
+    memory: the packed weight as `rows` describes it, a view; None where it does not lie so. By itself oneDNN is not invariant:
+    with more than 1,024 columns, one row is summed in chains of 512 columns and more rows in chains of 1,024.
+    """
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None):
         self.out_features, self.in_features = weight.shape
         self.packed = torch.ops.mkldnn._reorder_linear_weight(weight)
         self.bias = bias
+        self.memory = packed_memory(self.packed, weight)
         self._linear = torch.ops.mkldnn._linear_pointwise.default
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -39,7 +39,9 @@ class PackedRows:
         self._rows, self._columns = packed.shape
         self._dtype = packed.dtype
         memory = (ctypes.c_char * torch.ops.mkldnn._nbytes(packed)).from_address(torch.ops.mkldnn.data_ptr(packed))
-        self._groups = torch.frombuffer(memory, dtype=torch.int32).view(-(-self._rows // _LANES), -1, _LANES).transpose(1, 2)
+        self.memory = torch.frombuffer(memory, dtype=torch.int32).view(-(-self._rows // _LANES), -1, _LANES)
+        """[blocks of 64 rows, groups of columns, 64 rows], int32; valid while `packed` lives."""
+        self._groups = self.memory.transpose(1, 2)
 
     def __call__(self, ids: Tensor) -> Tensor:
         if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < self._rows:
@@ -52,6 +54,19 @@ def packed_rows(packed: Tensor, weight: Tensor) -> Rows | None:
 
     4,096 rows from the first to the last are compared. Changes nothing.
     """
+    return _checked(packed, weight, _TRIED)
+
+
+def packed_memory(packed: Tensor, weight: Tensor) -> Tensor | None:
+    """The packed form of `weight` as int32 [blocks of 64 rows, groups of columns, 64 rows]: a view, valid while `packed` lives.
+
+    None where the rows do not lie so: 64 of them are compared. Changes nothing.
+    """
+    rows = _checked(packed, weight, _LANES)
+    return rows.memory if rows is not None else None
+
+
+def _checked(packed: Tensor, weight: Tensor, tried: int) -> PackedRows | None:
     if not (hasattr(torch.ops.mkldnn, "data_ptr") and hasattr(torch.ops.mkldnn, "_nbytes")):
         return None
     size = torch.ops.mkldnn._nbytes(packed)
@@ -59,6 +74,6 @@ def packed_rows(packed: Tensor, weight: Tensor) -> Rows | None:
     if size % (4 * padded_rows) or size // padded_rows < weight.shape[1] * weight.element_size():
         return None
     rows = PackedRows(packed)
-    ids = torch.linspace(0, weight.shape[0] - 1, min(weight.shape[0], _TRIED), dtype=torch.float64).long()
+    ids = torch.linspace(0, weight.shape[0] - 1, min(weight.shape[0], tried), dtype=torch.float64).long()
     bits = torch.int16 if weight.dtype == torch.bfloat16 else torch.int32
     return rows if torch.equal(rows(ids).view(bits), weight.index_select(0, ids).view(bits)) else None

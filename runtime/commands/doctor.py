@@ -11,6 +11,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 
 from ..bundled import MODEL_DIR
+from ..cli import engine_options
 from ..config import EngineOptions
 from ..console import gib, panel, say
 from ..errors import RamifyError
@@ -111,7 +112,7 @@ def run(said: argparse.Namespace) -> int:
         advice.append(f"The bundled model lacks {', '.join(absent)}: install Ramify again, or name another model.")
     if not missing and (said.model or not absent):
         try:
-            say(f"engine: {asyncio.run(try_engine(EngineOptions(model=said.model)))}", file=sys.stdout)
+            say(f"engine: {asyncio.run(try_engine(engine_options(said)))}", file=sys.stdout)
         except RamifyError as error:
             advice.append(f"The engine does not start: {error}")
     for line in advice:

@@ -16,7 +16,7 @@ from ..models.config import ModelConfig, check_tokenizer, read_config
 from ..models.weights import load_decoder
 from .executor import TorchExecutor
 from .kv_pool import KVPool
-from .memory import keep_freed_memory, model_facts, probe
+from .memory import keep_freed_memory, model_facts, probe, weight_bytes
 
 BUNDLED = Path(__file__).parents[1] / "bundled" / "model"
 """The default model's folder."""
@@ -67,7 +67,7 @@ def load_executor(options: EngineOptions, *, tokenizer_size: int | None = None, 
     before = probe(options.device)
     dtype = DTYPES[choose_dtype(options.dtype, before)]
     torch.set_num_threads(options.threads or before.cores)
-    resolve(options, _after_loading(before, facts.weight_values * dtype.itemsize), facts)
+    resolve(options, _after_loading(before, weight_bytes(model, dtype, options.quantization)), facts)
 
     report("weights", 0.0)
     device = torch.device(before.device)
@@ -75,6 +75,7 @@ def load_executor(options: EngineOptions, *, tokenizer_size: int | None = None, 
         folder,
         device=device,
         dtype=dtype,
+        quantization=options.quantization,
         progress=lambda done, total: report("weights", done / max(total, 1)),
         native=_native_kernels(device, report),
     )

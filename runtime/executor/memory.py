@@ -10,16 +10,18 @@ import ctypes
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
 import torch
 
+from ...kernels.gemm.formats import FORMATS
 from ..config import Hardware, ModelFacts
 from ..errors import InvalidRequest
 from ..models.config import ModelConfig
-from ..models.spec import parameters
+from ..models.spec import Parameter, parameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +57,21 @@ def model_facts(config: ModelConfig) -> ModelFacts:
 
 def count_weights(config: ModelConfig) -> int:
     """Elements of all weights, tied ones once."""
-    parts = {part.name: prod(part.shape) for entry in parameters(config) for part in (*entry.weights, *entry.biases)}
-    return sum(parts.values())
+    return sum(_sizes(config, lambda entry: True).values())
+
+
+def weight_bytes(config: ModelConfig, dtype: torch.dtype, quantization: str | None) -> int:
+    """Bytes of all weights, tied ones once, where linear layers are quantised (see `EngineOptions`) and the rest is `dtype`."""
+    if quantization is None:
+        return count_weights(config) * dtype.itemsize
+    linear = sum(_sizes(config, lambda entry: entry.linear).values())
+    return int(linear * FORMATS[quantization].bits_a_weight / 8) + (count_weights(config) - linear) * dtype.itemsize
+
+
+def _sizes(config: ModelConfig, wanted: Callable[[Parameter], bool]) -> dict[str, int]:
+    """Elements by name in the checkpoint."""
+    entries = [entry for entry in parameters(config) if wanted(entry)]
+    return {part.name: prod(part.shape) for entry in entries for part in (*entry.weights, *entry.biases)}
 
 
 def cpu_has_bf16(kernel: Kernel = _HERE) -> bool:

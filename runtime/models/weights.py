@@ -32,6 +32,7 @@ def load_decoder(
     *,
     device: torch.device | str,
     dtype: torch.dtype,
+    quantization: str | None = None,
     tokenizer_size: int | None = None,
     max_positions: int | None = None,
     progress: Progress | None = None,
@@ -39,12 +40,13 @@ def load_decoder(
 ) -> Decoder:
     """Loads a checkpoint folder (see `checkpoint.resolve_checkpoint`) for inference in `dtype` (float32 or bfloat16).
 
-    tokenizer_size: number of ids that the tokenizer knows, checked against the embedding. max_positions: length of the rotary
-    table, by default and at most the model's context. native: the C++ kernels that were loaded.
+    quantization: int8 | int4, of linear layers, each as soon as it is complete. tokenizer_size: number of ids that the tokenizer
+    knows, checked against the embedding. max_positions: length of the rotary table, by default and at most the model's context.
+    native: the C++ kernels that were loaded.
     Raises ModelError for anything wrong with the checkpoint, before weights are read.
     """
     config, checkpoint = check_checkpoint(folder, tokenizer_size)
-    kernels = choose(device, dtype, native)
+    kernels = choose(device, dtype, native, quantization)
     with torch.inference_mode():
         loaded = Assembly(parameters(config), kernels)
         stream(checkpoint, loaded, progress)

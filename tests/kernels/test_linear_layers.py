@@ -9,8 +9,10 @@ import torch.nn.functional as F
 from ramify.kernels.gemm import native
 from ramify.kernels.gemm.reference import TorchLinear
 from ramify.kernels.gemm.rows import packed_rows
-from ramify.kernels.gemm.selftest import FORMS, BlockedLinear, CheckedLinears, PaddedLinear, invariant
+from ramify.kernels.gemm.selftest import FORMS, BlockedLinear, CheckedLinears, PaddedLinear, invariant, random_rows
+from ramify.kernels.native import load
 from ramify.kernels.table import choose
+from ramify.runtime.config import kernel_cache
 
 CPU = torch.device("cpu")
 SHAPES = [(64, 96), (256, 688), (688, 256), (96, 4096), (1504, 64)]
@@ -26,7 +28,7 @@ def weights(in_features: int, out_features: int, dtype: torch.dtype) -> tuple[to
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_the_chosen_linear_equals_the_plain_product_and_keeps_bits_from_1_to_2048_rows(shape, dtype: torch.dtype) -> None:
     with torch.inference_mode():
-        kernels = choose("cpu", dtype)
+        kernels = choose("cpu", dtype, load(kernel_cache()))
         weight, bias = weights(*shape, dtype)
         linear = kernels.linear(weight, bias)
         x = torch.randn((2048, shape[0]), generator=torch.Generator().manual_seed(1)).to(dtype)
@@ -53,17 +55,17 @@ class Fickle:
 @pytest.mark.parametrize(
     ("same", "form"),
     [
-        (lambda rows: True, FORMS[0][0]),
-        (lambda rows: rows > 1, FORMS[1][0]),
-        (lambda rows: rows % 16 == 0, FORMS[2][0]),
-        (lambda rows: rows == 16, FORMS[3][0]),
+        (lambda rows: True, FORMS[0].name),
+        (lambda rows: rows > 1, FORMS[1].name),
+        (lambda rows: rows % 16 == 0, FORMS[2].name),
+        (lambda rows: rows == 16, FORMS[3].name),
     ],
 )
 def test_the_cheapest_form_that_keeps_bits_is_taken_and_reported(same, form: str) -> None:
     reasons: list[str] = []
     linears = CheckedLinears(lambda weight, bias: Fickle(weight, same), "linear", reasons)
     weight, _ = weights(32, 8, torch.float32)
-    assert invariant(linears(weight), torch.float32, CPU)
+    assert invariant(linears(weight), random_rows(32, torch.float32, CPU))
     assert reasons == [] if form == "as they are" else form in reasons[0]
 
 
@@ -87,7 +89,7 @@ def test_a_product_that_never_keeps_bits_is_reported() -> None:
 @pytest.mark.parametrize("shape", [*SHAPES, (250, 4097), (33, 97), (64, 5000)], ids=str)
 def test_rows_read_out_of_a_layer_are_those_of_its_weight(shape, dtype: torch.dtype) -> None:
     with torch.inference_mode():
-        kernels = choose("cpu", dtype)
+        kernels = choose("cpu", dtype, load(kernel_cache()))
         weight, bias = weights(*shape, dtype)
         weight[0, 0] = float("nan")
         for form in (lambda linear: linear, lambda linear: PaddedLinear(linear, 16, 16), BlockedLinear):
