@@ -47,6 +47,9 @@ check: $(VENV)/.stamp-dev
 	@$(RUN) -m ruff check --quiet . && echo "ruff: no errors"
 	@$(RUN) -m pyright -p .typing --pythonpath $(RUN)
 
+SANITIZED = $(CXX) -std=c++17 -O1 -g -pthread -fno-strict-aliasing -ffp-contract=off -fsanitize=address,undefined \
+  -fno-sanitize-recover=all
+
 # The C++ kernels on random shapes, in a build that finds reads and writes out of bounds and undefined behaviour, and their threads
 # in one that finds races.
 sanitize:
@@ -54,8 +57,11 @@ sanitize:
 	$(CXX) -std=c++17 -O1 -g -pthread -fsanitize=thread kernels/cpp/parallel.cpp tests/kernels/cpp/parallel_driver.cpp \
 	  -o build/parallel_driver
 	build/parallel_driver
-	$(CXX) -std=c++17 -O1 -g -fopenmp -fno-strict-aliasing -ffp-contract=off -fsanitize=address,undefined -fno-sanitize-recover=all \
-	  kernels/cpp/attention.cpp tests/kernels/cpp/attention_driver.cpp -o build/attention_driver
+	for level in 0 1 2 3; do \
+	  $(SANITIZED) -DRAMIFY_LEVEL=$$level -c kernels/cpp/attention_level.cpp -o build/attention_level$$level.o || exit 1; \
+	done
+	$(SANITIZED) kernels/cpp/attention.cpp kernels/cpp/parallel.cpp build/attention_level?.o \
+	  tests/kernels/cpp/attention_driver.cpp -o build/attention_driver
 	ASAN_OPTIONS=detect_leaks=0 build/attention_driver $(ARGS)
 
 # With the kernels compiled for this system, so that who installs it needs no compiler; without them where there is none here.

@@ -31,6 +31,19 @@ class AttentionSpec:
 
 
 @dataclass(frozen=True)
+class Sharing:
+    """Which spans have the beginnings of their sequences in the same slots: spans in an order in which neighbours share most.
+
+    order: int32 [spans], each span once. shared: int32 [spans]: the first shared[i] positions of spans order[i - 1] and
+    order[i] are the same slots; shared[0] is 0. Any two spans share the least of the counts between them, so this is the whole
+    tree of a step, in any number of levels. A smaller count than the true one is allowed, a larger one is not.
+    """
+
+    order: np.ndarray
+    shared: np.ndarray
+
+
+@dataclass(frozen=True)
 class AttentionIndex:
     """Where the queries of a step are, and where their keys lie. One entry a span; spans may have any length >= 1.
 
@@ -40,7 +53,8 @@ class AttentionIndex:
     Entries of the table beyond the sequence's last page are never read.
 
     query_start, query_length, start, row: int32 [spans], on the host. page_table: int32 or int64 [rows, max_pages], on the
-    device; the entries of the step's rows stay as they are until its last `run`.
+    device; the entries of the step's rows stay as they are until its last `run`. sharing: lets a kernel read K and V once for
+    all spans that share them; it changes no bit of the result, and None says nothing.
     """
 
     query_start: np.ndarray
@@ -49,6 +63,7 @@ class AttentionIndex:
     row: np.ndarray
     page_table: Tensor
     page_size: int
+    sharing: Sharing | None = None
 
 
 class Attention(Protocol):

@@ -1,4 +1,5 @@
-"""Attention over pages in C++ (`kernels/cpp/attention.cpp`): K and V are read where they lie, once per KV head and tile.
+"""Attention over pages in C++ (`kernels/cpp/attention.cpp`): K and V are read where they lie, once per KV head and tile,
+and once for all spans of a step that share them (`AttentionIndex.sharing`).
 
 Tiles are those of `reference.py`, and partial results are merged in order of position too. Where both q and KV are bf16 and the
 CPU has AVX512-BF16, scores are sums of exact products in fp32, and the weights of the softmax are rounded to bf16 before they
@@ -28,11 +29,23 @@ def refusal(spec: AttentionSpec) -> str | None:
 
 @dataclass(frozen=True)
 class Plan:
-    """spans: int32 [4, spans]: query_start, query_length, start, row. page_table: int32 [rows, max_pages], not a copy."""
+    """spans: int32 [4, spans]: query_start, query_length, start, row. sharing: int32 [2, spans]: order, shared; or [2, 0].
+
+    page_table: int32 [rows, max_pages], not a copy.
+    """
 
     spans: Tensor
+    sharing: Tensor
     page_table: Tensor
     page_size: int
+
+
+def bytes_read() -> int:
+    """Bytes of K and V that all calls of this process have asked memory for: what was read once for several spans counts once.
+
+    Callers take differences. `kernels.native.load` must have succeeded before.
+    """
+    return torch.ops.ramify.attention_bytes()
 
 
 class NativeAttention:
@@ -53,7 +66,10 @@ class NativeAttention:
     def plan(self, index: AttentionIndex) -> Plan:
         """See the interface. Copies the spans, keeps the page table."""
         spans = np.array((index.query_start, index.query_length, index.start, index.row), np.int32)
-        return Plan(torch.from_numpy(spans), index.page_table.to(torch.int32).contiguous(), index.page_size)
+        share = index.sharing
+        sharing = np.empty((2, 0), np.int32) if share is None else np.array((share.order, share.shared), np.int32)
+        page_table = index.page_table.to(torch.int32).contiguous()
+        return Plan(torch.from_numpy(spans), torch.from_numpy(sharing), page_table, index.page_size)
 
     def run(self, plan: Plan, k_pool: Tensor, v_pool: Tensor, q: Tensor) -> Tensor:
         """See the interface. q's last two dimensions are contiguous. Raises RuntimeError for a page outside of the pool."""
@@ -66,6 +82,7 @@ class NativeAttention:
             plan.page_table,
             plan.page_size,
             plan.spans,
+            plan.sharing,
             spec.scale,
             spec.window or 0,
             spec.soft_cap or 0.0,

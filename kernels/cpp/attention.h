@@ -25,6 +25,9 @@ struct RamifyAttention {
     int32_t page_size;
     const int32_t *query_start, *query_length, *start, *row;  // [spans]
     int32_t spans;
+    // What spans share, or null: a permutation of the spans, and how many positions of span order[i] lie in the same slots as
+    // those of span order[i - 1]: the first shared[i] of both. It says what is read once, and changes no bit of the result.
+    const int32_t *order, *shared;
     float scale;
     int32_t window;  // 0: none
     float soft_cap;  // 0: none
@@ -36,4 +39,8 @@ struct RamifyAttention {
 // Writes out for every token of every span. Returns 0, or 1 where a page that a span sees lies outside of the pool (out is then
 // not complete). Keeps scratch memory per thread, which only grows.
 int32_t ramify_attention(const RamifyAttention* call);
+
+// Bytes of K and V that all calls of this process have asked memory for. What one item reads again for other rows, out of the
+// cache, counts once.
+int64_t ramify_attention_bytes();
 }

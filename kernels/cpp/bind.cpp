@@ -4,6 +4,8 @@
 #include <torch/headeronly/core/ScalarType.h>
 #include <torch/headeronly/util/Exception.h>
 
+#include <vector>
+
 #include "attention.h"
 
 namespace {
@@ -19,9 +21,30 @@ int32_t dtype_of(const Tensor& tensor, const char* name) {
 
 int64_t best_level() { return ramify_best_level(); }
 
+int64_t attention_bytes() { return ramify_attention_bytes(); }
+
+// Reads what spans share into the call. sharing: int32 [2, spans]: order, shared; or [2, 0].
+void set_sharing(const Tensor& sharing, RamifyAttention& call) {
+    STD_TORCH_CHECK(sharing.dim() == 2 && sharing.size(0) == 2 && sharing.scalar_type() == ScalarType::Int &&
+                        sharing.is_contiguous() && (sharing.size(1) == 0 || sharing.size(1) == call.spans),
+                    "sharing must be contiguous int32 [2, spans] or [2, 0]");
+    if (sharing.size(1) == 0) return;
+    call.order = static_cast<const int32_t*>(sharing.const_data_ptr());
+    call.shared = call.order + call.spans;
+    thread_local std::vector<char> seen;  // kept, so that a step allocates nothing
+    seen.assign(call.spans, 0);
+    for (int32_t i = 0; i < call.spans; i++) {
+        const int32_t span = call.order[i];
+        const bool fits = span >= 0 && span < call.spans && !seen[span] && call.shared[i] >= 0;
+        STD_TORCH_CHECK(fits, "sharing must hold each span once, and counts of positions, at entry ", i);
+        seen[span] = 1;
+    }
+}
+
 // Shapes are those of kernels/attention/interface.py. spans: int32 [4, spans]: query_start, query_length, start, row.
 void attention(const Tensor& q, const Tensor& k_pool, const Tensor& v_pool, const Tensor& page_table, int64_t page_size,
-               const Tensor& spans, double scale, int64_t window, double soft_cap, bool causal, int64_t level, Tensor out) {
+               const Tensor& spans, const Tensor& sharing, double scale, int64_t window, double soft_cap, bool causal,
+               int64_t level, Tensor out) {
     STD_TORCH_CHECK(q.dim() == 3 && k_pool.dim() == 3 && v_pool.dim() == 3 && out.dim() == 3,
                     "q, pools and out must have 3 dimensions");
     const int64_t tokens = q.size(0), heads = q.size(1), head_dim = q.size(2), kv_heads = k_pool.size(1);
@@ -73,6 +96,7 @@ void attention(const Tensor& q, const Tensor& k_pool, const Tensor& v_pool, cons
                             (int64_t(call.start[i]) + call.query_length[i] + page_size - 1) / page_size <= page_table.size(1),
                         "span ", i, " does not lie within q and the page table");
     }
+    set_sharing(sharing, call);
     call.scale = static_cast<float>(scale);
     call.window = static_cast<int32_t>(window);
     call.soft_cap = static_cast<float>(soft_cap);
@@ -88,13 +112,15 @@ void attention(const Tensor& q, const Tensor& k_pool, const Tensor& v_pool, cons
 
 STABLE_TORCH_LIBRARY(ramify, m) {
     m.def("best_level() -> int");
+    m.def("attention_bytes() -> int");
     m.def(
-        "attention(Tensor q, Tensor k_pool, Tensor v_pool, Tensor page_table, int page_size, Tensor spans, float scale, "
-        "int window, float soft_cap, bool causal, int level, Tensor(a!) out) -> ()");
+        "attention(Tensor q, Tensor k_pool, Tensor v_pool, Tensor page_table, int page_size, Tensor spans, "
+        "Tensor sharing, float scale, int window, float soft_cap, bool causal, int level, Tensor(a!) out) -> ()");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(ramify, CompositeExplicitAutograd, m) {
     m.impl("best_level", TORCH_BOX(&best_level));
+    m.impl("attention_bytes", TORCH_BOX(&attention_bytes));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(ramify, CPU, m) {

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...kernels.attention.interface import AttentionIndex
-from ..plan import FROM_DEVICE, StepPlan
+from ...kernels.attention.interface import AttentionIndex, Sharing
+from ..plan import FROM_DEVICE, Int32, StepPlan
 from .sequence_table import Int64, SequenceTable
 
 
@@ -34,7 +34,8 @@ class Batch:
 
 
 def build(plan: StepPlan, table: SequenceTable, page_size: int) -> Batch:
-    """Tokens that only the device knows are taken from the table's last tokens. Answers only."""
+    """Tokens that only the device knows are taken from the table's last tokens. Changes nothing but what the table remembers
+    of its rows' order."""
     query_start = (np.cumsum(plan.lengths) - plan.lengths).astype(np.int32)
     if len(plan.tokens) == len(plan.rows):  # decoding: a token a span
         row_of, index_of = plan.rows, plan.starts
@@ -59,10 +60,21 @@ def build(plan: StepPlan, table: SequenceTable, page_size: int) -> Batch:
         token_ids=token_ids,
         positions=uploaded[1],
         slots=uploaded[2],
-        attention=AttentionIndex(query_start, plan.lengths, plan.starts, plan.rows, table.page_table, page_size),
+        attention=AttentionIndex(
+            query_start, plan.lengths, plan.starts, plan.rows, table.page_table, page_size, _sharing(plan, table, page_size)
+        ),
         logit_rows=upload(rows, table.device),
         which=which,
     )
+
+
+def _sharing(plan: StepPlan, table: SequenceTable, page_size: int) -> Sharing | None:
+    """Which spans of the step have pages in common; None for a span alone."""
+    if len(plan.rows) < 2:
+        return None
+    num_pages: Int32 = -(-(plan.starts + plan.lengths) // page_size)
+    order, common = table.sharing.of(plan.rows, num_pages)
+    return Sharing(order, common * page_size)
 
 
 def _distinct(flat: Int64) -> tuple[Int64, Int64]:

@@ -53,3 +53,27 @@ def test_outputs_wanted_of_the_same_token_share_one_logits_row() -> None:
     assert shared.which.tolist() == [2, 0, 2, 1, 0]
     apart = build(StepPlan(0, **spans, want_span=_i32(0, 0, 1), want_offset=_i32(1, 3, 2)), table, 1)
     assert (apart.logit_rows.tolist(), apart.which.tolist()) == ([1, 3, 6], [0, 1, 2])
+
+
+@pytest.mark.parametrize("page_size", [1, 4])
+def test_spans_are_told_what_their_rows_have_in_common(page_size: int) -> None:
+    table = SequenceTable(max_rows=4, max_pages=8, vocab=10, device=torch.device("cpu"))
+    for row, pages in ((3, (5, 6, 7)), (0, (5, 6, 8)), (2, (9, 6, 7))):
+        table.write_pages(np.full(3, row, np.int32), np.arange(3, dtype=np.int32), _i32(*pages))
+
+    def together(*rows: int) -> set[tuple[frozenset[int], int]]:
+        count = len(rows)
+        spans = {"rows": _i32(*rows), "starts": np.full(count, 3 * page_size - 1, np.int32), "lengths": np.ones(count, np.int32)}
+        tokens = {"tokens": np.zeros(count, np.int32), "positions": np.zeros(count, np.int32)}
+        sharing = build(StepPlan(0, **spans, **tokens), table, page_size).attention.sharing
+        assert sharing is not None and sharing.shared[0] == 0
+        beside = zip(sharing.order[:-1].tolist(), sharing.order[1:].tolist(), sharing.shared[1:].tolist(), strict=True)
+        return {(frozenset((rows[a], rows[b])), count) for a, b, count in beside if count}
+
+    assert together(2, 0, 3) == {(frozenset((0, 3)), 2 * page_size)}
+    assert together(2, 3) == set()
+    table.write_pages(_i32(2, 2), _i32(0, 2), _i32(5, 8))
+    assert sorted(count for _, count in together(2, 3, 0)) == [2 * page_size, 3 * page_size]
+    assert (frozenset((0, 2)), 3 * page_size) in together(2, 3, 0)
+    alone = StepPlan(0, rows=_i32(2), starts=_i32(0), lengths=_i32(1), tokens=_i32(0), positions=_i32(0))
+    assert build(alone, table, page_size).attention.sharing is None
