@@ -1,4 +1,4 @@
-# Ramify: make demo | test | test-all | bench | check | sanitize | wheel | clean
+# Ramify: make demo | test | test-all | bench | peers | check | sanitize | wheel | clean
 #
 # Each of them makes a virtual environment if there is none, installs what it needs into it, once, and runs. Nothing else is
 # needed than Python 3.11 to 3.13 and make. VENV=folder takes another environment, PYTHON=command another Python,
@@ -8,6 +8,7 @@ VENV   ?= .venv
 PYTHON ?=
 TORCH  ?= $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' constraints.txt)
 ARGS   ?=
+PEERS  ?= build/peers
 
 # From a checkout `import runtime` would load a second copy of ramify.runtime; with this, the current folder is not on sys.path.
 export PYTHONSAFEPATH := 1
@@ -15,7 +16,7 @@ export PYTHONSAFEPATH := 1
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test test-all bench kernels check sanitize wheel clean
+.PHONY: help demo test test-all bench peers kernels check sanitize wheel clean
 .DELETE_ON_ERROR:
 
 help:
@@ -34,8 +35,13 @@ test: $(VENV)/.stamp-test kernels
 test-all: $(VENV)/.stamp-test kernels
 	@$(RUN) -m pytest -q -m "" --hypothesis-profile=random --timeout 1800 $(ARGS)
 
+# All of them against the peers that `make peers` has made: more than an hour on two quiet cores.
 bench: $(VENV)/.stamp-test kernels
-	@$(VENV)/bin/ramify bench $(or $(ARGS),--all)
+	@$(VENV)/bin/ramify bench $(or $(ARGS),--all --out build/bench)
+
+# vLLM and llama.cpp, each in an environment of its own below PEERS: 4 GB, and ten minutes of compiling.
+peers: $(VENV)/.stamp-test
+	@$(RUN) -m ramify.runtime.bench.peers "$(PEERS)" $(ARGS)
 
 # An engine would do it at its first start; here it is seen, and no test waits for it.
 kernels: $(VENV)/.stamp-serve

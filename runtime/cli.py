@@ -143,6 +143,7 @@ def build_parser() -> argparse.ArgumentParser:
     bench = commands.add_parser("bench", help="list or run the benchmarks")
     bench.add_argument("name", nargs="?", help="which one (default: list them)")
     bench.add_argument("--all", action="store_true", help="run all of them, one after the other")
+    bench.add_argument("--out", metavar="FOLDER", help="where scenarios leave their results for `ramify bench report`")
     bench.add_argument("rest", nargs=argparse.REMAINDER, help="its own arguments; NAME --help shows them")
 
     doctor = commands.add_parser("doctor", help="say what this machine has, what was chosen and why, and what is missing")

@@ -12,21 +12,16 @@ import argparse
 import asyncio
 import json
 import os
-import signal
-import socket
-import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
 from ..async_engine import AsyncEngine, complete
-from ..config import EngineOptions, child_environment
+from ..config import EngineOptions
 from ..protocol import GenerateRequest, greedy, tokens
-
-TICKS = os.sysconf("SC_CLK_TCK")
+from .processes import cpu_s, rss_mb
+from .server_process import exchange, serving
 
 
 @dataclass(frozen=True)
@@ -60,46 +55,9 @@ async def engine_alone(load: Load, repeats: int) -> list[float]:
         return rates
 
 
-@asynccontextmanager
-async def server(load: Load, *flags: str) -> AsyncIterator[tuple[int, int]]:
-    """`ramify serve` as a process: its pid and port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    size = ("--kv-tokens", str(load.streams * (load.prompt + load.output) * 2), "--max-running", str(load.streams))
-    command = (sys.executable, "-m", "ramify.runtime.cli", "serve", "--port", str(port), "--log-level", "warning", *size, *flags)
-    process = await asyncio.create_subprocess_exec(
-        *command, env=child_environment(), stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
-    )
-    try:
-        for _ in range(600):
-            if await status(port) == 200:
-                break
-            await asyncio.sleep(0.2)
-        else:
-            raise RuntimeError("the server did not become ready in two minutes")
-        yield process.pid, port
-    finally:
-        process.send_signal(signal.SIGINT)
-        await process.wait()
-
-
-async def status(port: int) -> int:
-    """The status of GET /ready, 0 where nobody listens."""
-    try:
-        return int((await exchange(port, b"GET /ready HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")).split(b" ", 2)[1])
-    except OSError:
-        return 0
-
-
-async def exchange(port: int, request: bytes) -> bytes:
-    """Send, and read to the end of the connection."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    try:
-        writer.write(request)
-        return await reader.read()
-    finally:
-        writer.close()
+def size(load: Load) -> tuple[str, ...]:
+    """Flags of a server that is made for this load."""
+    return "--kv-tokens", str(load.streams * (load.prompt + load.output) * 2), "--max-running", str(load.streams)
 
 
 def post(body: dict[str, Any]) -> bytes:
@@ -118,7 +76,7 @@ def asked(load: Load, number: int, *, stream: bool) -> bytes:
 async def served(load: Load, repeats: int, *, stream: bool) -> tuple[list[float], list[float], int]:
     """Tokens a second, microseconds of the HTTP process a token, and requests that failed."""
     rates, costs, failed = [], [], 0
-    async with server(load) as (pid, port):
+    async with serving(*size(load)) as (pid, port):
         for round_ in range(repeats + 1):
             await exchange(port, b"POST /flush_cache HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
             before, started = cpu_s(pid), time.perf_counter()
@@ -135,7 +93,7 @@ async def served(load: Load, repeats: int, *, stream: bool) -> tuple[list[float]
 async def idle(count: int) -> float:
     """MB that `count` streams take of the HTTP process while they wait for their first token."""
     load = Load(8, 8, 8)
-    async with server(load, "--queue", str(count)) as (pid, port):
+    async with serving(*size(load), "--queue", str(count)) as (pid, port):
         body = {"model": "default", "prompt": [300] * 8, "max_tokens": 24, "ignore_eos": True, "stream": True}
         await exchange(port, post(body))
         before = rss_mb(pid)
@@ -149,19 +107,6 @@ async def idle(count: int) -> float:
         for writer in writers:
             writer.close()
         return taken
-
-
-def cpu_s(pid: int) -> float:
-    """Processor time of a process so far, user and system."""
-    with open(f"/proc/{pid}/stat") as stat:
-        fields = stat.read().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
-
-
-def rss_mb(pid: int) -> float:
-    """Resident memory of a process."""
-    with open(f"/proc/{pid}/statm") as statm:
-        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 async def run(load: Load, repeats: int, waiting: int) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""`ramify bench`: the benchmarks of `runtime/bench`, each a module with a docstring that states its question and `main(argv)`."""
+"""`ramify bench`: the benchmarks of `runtime/bench`, each a module with a docstring that states its question and `main(argv)`.
+
+Those with a `SCENARIO` run beside peers and take common arguments (`bench/runner.py`).
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,8 @@ from ..console import heading, table
 from ..errors import InvalidRequest
 from .modules import runnable
 
+REPORT = "report"
+"""Writes what the others found, so it is no part of `--all`."""
 PACKAGE = __name__.rsplit(".", 2)[0] + ".bench"
 
 
@@ -25,9 +30,11 @@ def question(line: str) -> str:
     return rest[:1].upper() + rest[1:]
 
 
-def measure(name: str, arguments: Sequence[str]) -> int:
-    """Run one benchmark's `main`. Returns its exit status."""
-    return import_module(f"{PACKAGE}.{name}").main(list(arguments)) or 0
+def measure(name: str, arguments: Sequence[str], *, out: str | None = None) -> int:
+    """Run one benchmark's `main`. out: where a scenario leaves its results. Returns its exit status."""
+    module = import_module(f"{PACKAGE}.{name}")
+    kept = ("--out", out) if out and hasattr(module, "SCENARIO") else ()
+    return module.main([*arguments, *kept]) or 0
 
 
 def run(said: argparse.Namespace) -> int:
@@ -36,8 +43,10 @@ def run(said: argparse.Namespace) -> int:
     if said.all:
         failed = []
         for name in known:
+            if name == REPORT:
+                continue
             heading(name)
-            if measure(name, ()):
+            if measure(name, (), out=said.out):
                 failed.append(name)
         return 1 if failed else 0
     if said.name is None:
@@ -45,4 +54,4 @@ def run(said: argparse.Namespace) -> int:
         return 0
     if said.name not in known:
         raise InvalidRequest(f"There is no benchmark {said.name!r}. Known: {', '.join(known) or 'none'}.")
-    return measure(said.name, said.rest)
+    return measure(said.name, said.rest, out=said.out)

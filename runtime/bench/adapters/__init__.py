@@ -1,0 +1,1 @@
+"""The engines that benchmarks compare, by a word: `choose.py` reads it."""
