@@ -75,7 +75,6 @@ struct DenseTile {
     const uint16_t* weight;
     float *chains, *sums;
     bool begins, ends;  // a chain
-    const char* ahead;  // as many bytes as the part has: what this thread reads next. Null: nothing
 };
 
 struct DenseLevel {
@@ -93,7 +92,6 @@ struct IntegerTile {
     int rows, groups, group;  // of this part
     const uint8_t* weight;
     float* sums;        // [rows][64], added to
-    const char* ahead;  // as many bytes as the part has: what this thread reads next. Null: nothing
 };
 
 struct IntegerLevel {

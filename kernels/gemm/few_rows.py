@@ -15,7 +15,7 @@ from .interface import Linear, Rows
 from .native import PackedLinear
 from .selftest import Form
 
-MOST_ROWS = 32
+MOST_ROWS = 12
 """From here on oneDNN is as fast or faster."""
 CHAINS = (1024, 512, 0)
 """Columns that oneDNN is known to sum up before it adds them to those before; 0: all."""
