@@ -23,8 +23,8 @@ Result = dict[str, Any]
 
 
 def read(folder: Path) -> list[Result]:
-    """The results of a folder by the scenario's name. Raises InvalidRequest where there are none."""
-    found = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json"))]
+    """The results of a folder, each with its file's name. Raises InvalidRequest where there are none."""
+    found = [{**json.loads(file.read_text(encoding="utf-8")), "name": file.stem} for file in sorted(folder.glob("*.json"))]
     found = [one for one in found if isinstance(one.get("cases"), list) and "engines" in one]
     if not found:
         raise InvalidRequest(f"There are no results in {folder}. Run `ramify bench NAME --out {folder}` first.")
@@ -132,7 +132,7 @@ def main(argv: list[str]) -> int:
     plots = said.plots or said.page.parent / "bench"
     sections = []
     for result in results:
-        place = plots / f"{result['bench']}.svg"
+        place = plots / f"{result['name']}.svg"
         drawn = draw(result, place)
         sections.append(section(result, os.path.relpath(place, said.page.parent) if drawn else ""))
     said.page.write_text(page_with(said.page.read_text(encoding="utf-8"), "\n\n".join(sections)), encoding="utf-8")
