@@ -249,7 +249,8 @@ void quantize_block(const Quantized& to, const void* weight, bool bf16, const In
                 for (int64_t c = 0; c < columns; c++) w[c] = value_of(weight, bf16, row * to.columns + group * to.group + c);
                 scale = level.quantize_w(w, to.group, to.bits, q);
                 for (int c = 0; c < columns; c++) {
-                    const int code = static_cast<int>(q[c]) + zero_point;
+                    const bool counts = q[c] >= -128 && q[c] <= 127;  // else the scale is NaN, and no code matters
+                    const int code = (counts ? static_cast<int>(q[c]) : 0) + zero_point;
                     uint8_t& byte = memory[place_of(to, output, c)];
                     const int half = c % 8 < 4 ? (byte & 0xf0) | code : (byte & 15) | code << 4;
                     byte = static_cast<uint8_t>(to.bits == 8 ? code : half);
