@@ -65,7 +65,8 @@ def machine() -> list[tuple[str, object]]:
     if sizes:
         rows.append(("memory", f"{gib(sizes[0])}, {gib(sizes[1])} of it free"))
     compiler = next((found for found in map(shutil.which, ("c++", "g++", "clang++")) if found), None)
-    rows.append(("C++ compiler", compiler or "none: unless the kernels came compiled, torch computes in their place, many times slower"))
+    without = "none: unless the kernels came compiled, torch computes in their place, many times slower"
+    rows.append(("C++ compiler", compiler or without))
     return rows
 
 
