@@ -1,9 +1,10 @@
-"""What pyproject.toml cannot say: a wheel that has a binary is for one system, and for every Python 3."""
+"""What pyproject.toml cannot say: a wheel that has a binary is for one system, and for every Python 3; this file is in none."""
 
 from pathlib import Path
 
 from setuptools import Distribution, setup
 from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_py import build_py
 
 COMPILED = any((Path(__file__).parent / "kernels" / "prebuilt").glob("*.so"))
 
@@ -19,4 +20,9 @@ class Wheel(bdist_wheel):
         return "py3", "none", system if COMPILED else "any"
 
 
-setup(distclass=Compiled, cmdclass={"bdist_wheel": Wheel})
+class Modules(build_py):
+    def find_package_modules(self, package: str, package_dir: str) -> list[tuple[str, str, str]]:
+        return [module for module in super().find_package_modules(package, package_dir) if module[1] != "setup"]
+
+
+setup(distclass=Compiled, cmdclass={"bdist_wheel": Wheel, "build_py": Modules})
