@@ -75,6 +75,7 @@ sanitize: $(VENV)/.stamp-test
 
 # With the kernels compiled for this system, so that who installs it needs no compiler; without them where there is none here.
 wheel: $(VENV)/.stamp-serve
+	@rm -rf build/lib* build/bdist*
 	@$(RUN) -m ramify.kernels.native || true
 	@$(RUN) -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 	@ls dist/ramify-*.whl
