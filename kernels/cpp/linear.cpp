@@ -101,12 +101,6 @@ void take_items(const Cut& cut, int64_t units, int64_t unit_bytes, std::atomic<i
     }
 }
 
-// take() on each of `threads` threads.
-template <class Take>
-void on_threads(int threads, const Take& take) {
-    ramify::parallel(threads, take);
-}
-
 }  // namespace
 
 int best_integer_level() {
@@ -148,7 +142,7 @@ void multiply(const Dense& call) {
     const char* weight = reinterpret_cast<const char*>(call.weight);
     const int64_t chain = call.chain ? call.chain : pairs;
     std::atomic<int64_t> next{0};
-    on_threads(cut.threads, [&] {
+    ramify::parallel(cut.threads, [&] {
         take_items(
             cut, pairs, pair_bytes, next,
             [&](int64_t block, int64_t row, int64_t rows, int64_t first, int64_t count, float* sums) {
@@ -191,7 +185,7 @@ void multiply(const QuantizedProduct& call) {
         }
     };
     if (call.rows * columns < ALONE) quantize_some();
-    on_threads(cut.threads, [&] {
+    ramify::parallel(cut.threads, [&] {
         quantize_some();
         // No barrier: a thread that has not come yet, because another program has its core, is not waited for.
         for (int turn = 0; finished_runs.load(std::memory_order_acquire) < call.rows * runs; turn++) {
@@ -266,7 +260,7 @@ void quantize_block(const Quantized& to, const void* weight, bool bf16, const In
 
 void quantize(const Quantized& to, const void* weight, bool bf16, int level, int threads) {
     std::atomic<int64_t> next{0};
-    on_threads(threads, [&] {
+    ramify::parallel(threads, [&] {
         for (int64_t block; (block = next.fetch_add(1)) < to.num_blocks();) {
             quantize_block(to, weight, bf16, *LEVELS[level], block);
         }

@@ -13,8 +13,8 @@ namespace ramify {
 void parallel(int threads, void (*body)(void*), void* context);
 
 template <class Body>
-void parallel(int threads, Body& body) {
-    parallel(threads, [](void* context) { (*static_cast<Body*>(context))(); }, const_cast<void*>(static_cast<const void*>(&body)));
+void parallel(int threads, const Body& body) {
+    parallel(threads, [](void* context) { (*static_cast<const Body*>(context))(); }, const_cast<Body*>(&body));
 }
 
 }  // namespace ramify

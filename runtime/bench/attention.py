@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -23,12 +21,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...kernels import native
 from ...kernels.attention.interface import Attention, AttentionIndex, AttentionSpec
 from ...kernels.attention.native import LEVELS, NativeAttention
 from ...kernels.attention.reference import TorchAttention
-from ..config import child_environment, kernel_cache
 from . import machine
+from .in_engine import as_an_engine
 
 SHAPES = {
     "Qwen2.5-0.5B": AttentionSpec(14, 2, 64, 0.125),
@@ -152,24 +149,14 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--page-size", type=int, default=1)
     parser.add_argument("--scattered", action="store_true", help="pages in random order")
     parser.add_argument("--seconds", type=float, default=4.0, help="for each case")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--level", type=int, choices=range(len(LEVELS)), help=f"of {', '.join(LEVELS)}; default: the best")
     parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument("--alone", action="store_true", help="without torch")
-    parser.add_argument("--here", action="store_true", help="in this process, whatever its environment")
-    said = parser.parse_args(argv)
-    if not said.here:
-        return subprocess.run([sys.executable, "-m", __name__, *argv, "--here"], env=child_environment(), check=False).returncode
-    return run(said)
+    return as_an_engine(parser, argv, __name__, run)
 
 
 def run(said: argparse.Namespace) -> int:
     """Measure in this process."""
-    loaded = native.load(kernel_cache())
-    print(loaded.reason)
-    if not loaded.available:
-        return 1
-    torch.set_num_threads(said.threads)
     dtype = getattr(torch, said.dtype)
     make: list[Callable[[AttentionSpec], Attention]] = [lambda spec: NativeAttention(spec, said.level)]
     if not said.alone:

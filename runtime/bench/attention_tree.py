@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -21,13 +19,12 @@ from statistics import median
 import numpy as np
 import torch
 
-from ...kernels import native
 from ...kernels.attention.interface import AttentionIndex, AttentionSpec, Sharing
 from ...kernels.attention.native import LEVELS, NativeAttention, bytes_read
-from ..config import child_environment, kernel_cache
 from ..executor.sharing import PageSharing
 from . import machine
 from .attention import COLD_BYTES, Inputs
+from .in_engine import as_an_engine
 
 SHAPES = {
     "16/8/128": AttentionSpec(16, 8, 128, 0.0884),  # Qwen3-0.6B
@@ -165,24 +162,14 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
     parser.add_argument("--scattered", action="store_true", help="pages in random order")
     parser.add_argument("--seconds", type=float, default=4.0, help="for each case")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--level", type=int, choices=range(len(LEVELS)), help=f"of {', '.join(LEVELS)}; default: the best")
     parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument("--crossover", action="store_true", help="few shared keys, to see from how many on it pays")
-    parser.add_argument("--here", action="store_true", help="in this process, whatever its environment")
-    said = parser.parse_args(argv)
-    if not said.here:
-        return subprocess.run([sys.executable, "-m", __name__, *argv, "--here"], env=child_environment(), check=False).returncode
-    return run(said)
+    return as_an_engine(parser, argv, __name__, run)
 
 
 def run(said: argparse.Namespace) -> int:
     """Measure in this process."""
-    loaded = native.load(kernel_cache())
-    print(loaded.reason)
-    if not loaded.available:
-        return 1
-    torch.set_num_threads(said.threads)
     about = machine.describe()
     print(json.dumps(about))
     columns = f"{'on ms':>8} {'off ms':>8} {'ratio':>6} {'best':>6} {'bytes':>6} {'bandwidth':>9} {'products':>8} {'host us':>8}"

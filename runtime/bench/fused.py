@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -22,15 +20,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...kernels import native
 from ...kernels.activation.native import NativeSiluMul
 from ...kernels.activation.reference import silu_mul
 from ...kernels.norm.native import NativeNorm
 from ...kernels.norm.reference import rms_norm
 from ...kernels.rope.native import NativeRotateAndWrite
 from ...kernels.rope.reference import rotate_and_write
-from ..config import child_environment, kernel_cache
 from . import machine
+from .in_engine import as_an_engine
 
 
 @dataclass(frozen=True)
@@ -102,23 +99,13 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="ramify bench fused", description=__doc__)
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
     parser.add_argument("--seconds", type=float, default=0.5, help="for each case")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--level", type=int, help="set of instructions; default: the best")
     parser.add_argument("--only", default="", help="shapes whose name contains this")
-    parser.add_argument("--here", action="store_true", help="in this process, whatever its environment")
-    said = parser.parse_args(argv)
-    if not said.here:
-        return subprocess.run([sys.executable, "-m", __name__, *argv, "--here"], env=child_environment(), check=False).returncode
-    return run(said)
+    return as_an_engine(parser, argv, __name__, run)
 
 
 def run(said: argparse.Namespace) -> int:
     """Measure in this process."""
-    loaded = native.load(kernel_cache())
-    print(loaded.reason)
-    if not loaded.available:
-        return 1
-    torch.set_num_threads(said.threads)
     level = torch.ops.ramify.best_level() if said.level is None else said.level
     about = machine.describe()
     print(json.dumps(about))

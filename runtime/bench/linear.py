@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -19,14 +17,13 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from ...kernels import native
 from ...kernels.gemm.few_rows import FewRowsLinear
 from ...kernels.gemm.formats import FORMATS
 from ...kernels.gemm.interface import Linear
 from ...kernels.gemm.native import PackedLinear
 from ...kernels.gemm.quantized import QuantizedLinear
-from ..config import child_environment, kernel_cache
 from . import machine
+from .in_engine import as_an_engine
 
 SHAPES = {"qkv": (896, 1152), "o": (896, 896), "gate_up": (896, 9728), "down": (4864, 896)}
 """Layer -> columns, outputs."""
@@ -82,23 +79,12 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--rows", type=int, nargs="+", default=list(ROWS))
     parser.add_argument("--formats", nargs="+", default=[], help="of 'oneDNN bf16', bf16, int8, int4 (default: all)")
     parser.add_argument("--seconds", type=float, default=3.0, help="for each number of rows")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--here", action="store_true", help="in this process, whatever its environment")
-    said = parser.parse_args(argv)
-    if not said.here:
-        command = [sys.executable, "-m", __name__, *argv, "--here"]
-        return subprocess.run(command, env=child_environment(), check=False).returncode
     with torch.inference_mode():
-        return run(said)
+        return as_an_engine(parser, argv, __name__, run)
 
 
 def run(said: argparse.Namespace) -> int:
     """Measure in this process."""
-    loaded = native.load(kernel_cache())
-    print(loaded.reason)
-    if not loaded.available:
-        return 1
-    torch.set_num_threads(said.threads)
     about = machine.describe()
     print(json.dumps(about))
     formats = make_formats(said.layers, said.formats)

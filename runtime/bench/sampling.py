@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 from dataclasses import dataclass, replace
 
@@ -19,13 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...kernels import native
 from ...kernels.sampling.draw import REFERENCE_SAMPLING
 from ...kernels.sampling.interface import Draws, Edits, Penalties
 from ...kernels.sampling.native import native_sampling
-from ..config import child_environment, kernel_cache
 from . import machine
 from .fused import times
+from .in_engine import as_an_engine
 
 VOCAB = 151_936
 ROWS = (1, 16, 64)
@@ -96,24 +93,14 @@ def main(argv: list[str]) -> int:
     """Run, print a line a case, end with one line of JSON."""
     parser = argparse.ArgumentParser(prog="ramify bench sampling", description=__doc__)
     parser.add_argument("--seconds", type=float, default=1.0, help="for each case")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--level", type=int, help="set of instructions; default: the best")
     parser.add_argument("--rows", type=int, nargs="*", default=ROWS)
     parser.add_argument("--only", default="", help="cases whose name contains this")
-    parser.add_argument("--here", action="store_true", help="in this process, whatever its environment")
-    said = parser.parse_args(argv)
-    if not said.here:
-        return subprocess.run([sys.executable, "-m", __name__, *argv, "--here"], env=child_environment(), check=False).returncode
-    return run(said)
+    return as_an_engine(parser, argv, __name__, run)
 
 
 def run(said: argparse.Namespace) -> int:
     """Measure in this process. Returns 1 where the tokens differ or there is nothing to measure."""
-    loaded = native.load(kernel_cache())
-    print(loaded.reason)
-    if not loaded.available:
-        return 1
-    torch.set_num_threads(said.threads)
     ours = native_sampling(torch.ops.ramify.best_level() if said.level is None else said.level)
     about = machine.describe()
     print(json.dumps(about))
