@@ -13,6 +13,8 @@ import msgspec
 
 from .errors import InvalidRequest
 
+COMPILING = "compiling the CPU kernels, once"
+"""The phase of a start that may take half a minute."""
 POLICIES = ("lru", "lfu", "fifo")
 SCHEDULES = ("prefix", "fcfs", "priority")
 QUANTIZATIONS = ("int8", "int4")

@@ -7,12 +7,13 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from importlib.util import find_spec
 from typing import Any
 
-from ...runtime.config import EngineOptions
+from ...runtime.config import COMPILING, EngineOptions
 from ...runtime.errors import InvalidRequest, Overloaded, RamifyError
 from ...runtime.protocol import Event, GenerateRequest, Scored, ScoreRequest
 from .. import background
@@ -51,7 +52,7 @@ class EngineBackend:
     def __init__(self, options: EngineOptions, in_process: bool, on_progress: OnProgress | None):
         self._options = options
         self._in_process = in_process
-        self._on_progress = on_progress
+        self._on_progress = on_progress or _say_what_takes_long
         self._starting = asyncio.Lock()
         self._places = asyncio.Semaphore(options.queue)
         self._engine: Any = None  # an AsyncEngine, which is imported only when one is started
@@ -121,6 +122,12 @@ class EngineBackend:
     def token_text(self, token: int) -> str | None:
         """The token's bytes, decoded with replacement."""
         return None if self._engine is None else self._engine.tokenizer.decode([token])
+
+
+def _say_what_takes_long(phase: str, share: float) -> None:
+    """Where nobody asked to be told: a start that compiles would look as if it hung."""
+    if phase == COMPILING and not share:
+        print(f"ramify: {phase} (about half a minute) ...", file=sys.stderr, flush=True)
 
 
 class Engine(Caller):

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from ...kernels.native import NONE, Native, load
-from ..config import Config, EngineOptions, Hardware, choose_dtype, kernel_cache, resolve, validate
+from ..config import COMPILING, Config, EngineOptions, Hardware, choose_dtype, kernel_cache, resolve, validate
 from ..models.checkpoint import resolve_checkpoint
 from ..models.config import ModelConfig, check_tokenizer, read_config
 from ..models.weights import load_decoder
@@ -111,12 +111,11 @@ def _native_kernels(device: torch.device, report: Progress) -> Native:
     """The C++ kernels for a CPU; compiled, which is seen, where nobody has done so before."""
     if device.type != "cpu":
         return NONE
-    phase = "compiling the CPU kernels, once"
     compiling: list[str] = []
 
     def begin() -> None:
-        compiling.append(phase)
-        report(phase, 0.0)
+        compiling.append(COMPILING)
+        report(COMPILING, 0.0)
 
     loaded = load(kernel_cache(), begin)
     for name in compiling:
