@@ -58,3 +58,21 @@ class Matcher(Protocol):
     def filler(self) -> MaskFiller:
         """What fills mask rows for matchers of this engine; one object per engine."""
         ...
+
+    @property
+    def forced(self) -> tuple[int, ...]:
+        """Tokens that come next whatever is drawn: at each of them the mask allows that one alone. See `forced.py`."""
+        ...
+
+
+class NativeMatcher(Matcher, Protocol):
+    """What a grammar engine makes: it forces nothing by itself."""
+
+    def forced_text(self) -> str:
+        """The text that every text of the grammar goes on with from here; empty where there is a choice, where the text may
+        end, and within a character. Changes nothing."""
+        ...
+
+    def fork(self) -> NativeMatcher:
+        """See `Matcher.fork`."""
+        ...

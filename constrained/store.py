@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import msgspec
 
 from ..runtime.errors import EngineError
-from .matcher import Matcher
+from .forced import Canonical, ForcedFiller, ForcedMatcher
+from .matcher import Matcher, NativeMatcher
 from .vocabulary import Vocabulary, fingerprint
 
 
@@ -41,8 +43,12 @@ class GrammarEngine(Protocol):
         """The compiled grammar of an envelope's payload."""
         ...
 
-    def matcher(self, compiled: Any) -> Matcher:
+    def matcher(self, compiled: Any) -> NativeMatcher:
         """A new matcher at the start of `compiled`."""
+        ...
+
+    def fill(self, matchers: Sequence[Any], mask: Any, rows: Sequence[int]) -> None:
+        """See `MaskFiller`."""
         ...
 
 
@@ -50,8 +56,19 @@ class GrammarStore:
     """Compiled grammars of one engine process, the most recently used ones kept: `capacity` of them, and no more of their
     serialised bytes than `capacity_bytes`."""
 
-    def __init__(self, vocabulary: bytes, *, capacity: int = 256, capacity_bytes: int = 256 * 1024 * 1024):
+    def __init__(
+        self,
+        vocabulary: bytes,
+        *,
+        encode: Callable[[str], Sequence[int]] | None = None,
+        capacity: int = 256,
+        capacity_bytes: int = 256 * 1024 * 1024,
+    ):
+        """vocabulary: `Vocabulary.to_bytes()`. encode: see `forced.Canonical`; without it nothing is forced."""
         self.vocabulary = Vocabulary.from_bytes(vocabulary)
+        self._encode = encode
+        self._canonical: Canonical | None = None
+        self._fillers: dict[str, ForcedFiller] = {}
         self._fingerprint = fingerprint(vocabulary)
         self._capacity = capacity
         self._capacity_bytes = capacity_bytes
@@ -63,9 +80,12 @@ class GrammarStore:
         """Imports the grammar engine and prepares the vocabulary for it (seconds). May run in a thread while a model loads;
         without it the first matcher waits."""
         self._engine("xgrammar")
+        if self._encode is not None:
+            self._canonical = Canonical(self.vocabulary, self._encode)
 
-    def matcher(self, grammar: bytes) -> Matcher:
-        """A new matcher at the start of the grammar that `GrammarCompiler.compile` returned.
+    def matcher(self, grammar: bytes, *, canonical: bool = True) -> Matcher:
+        """A new matcher at the start of the grammar that `GrammarCompiler.compile` returned. canonical: forced runs are
+        written with the tokenizer's own tokens (see `forced.py`).
 
         Changes the store: the grammar becomes the most recently used one. Raises EngineError when the bytes were made for
         another vocabulary or are not a grammar.
@@ -80,7 +100,14 @@ class GrammarStore:
             self._keep(envelope)
         self._kept.move_to_end(envelope.key)
         engine, compiled, _ = self._kept[envelope.key]
-        return engine.matcher(compiled)
+        native = engine.matcher(compiled)
+        if not canonical or self._encode is None:
+            return native
+        if self._canonical is None:
+            self._canonical = Canonical(self.vocabulary, self._encode)
+        if envelope.engine not in self._fillers:
+            self._fillers[envelope.engine] = ForcedFiller(engine)
+        return ForcedMatcher(native, self._canonical, self._fillers[envelope.engine])
 
     def _keep(self, envelope: Envelope) -> None:
         engine = self._engine(envelope.engine)

@@ -264,6 +264,15 @@ class XGrammarMatcher:
         """See `Matcher.fork`."""
         return XGrammarMatcher(self.filler, self.native.fork(), self.accepted)
 
+    forced: tuple[int, ...] = ()
+
+    def forced_text(self) -> str:
+        """See `NativeMatcher.forced_text`."""
+        try:
+            return self.native.find_jump_forward_string()
+        except UnicodeDecodeError:
+            return ""
+
     @property
     def may_end(self) -> bool:
         """See `Matcher.may_end`."""

@@ -14,9 +14,9 @@ from ..runtime.protocol import Finished, Scored, unpack_ids
 class Explanation:
     """Where one call's time and tokens went. Counts are tokens, times seconds.
 
-    cached + computed + forced = prompt. diverged_at: index of the first prompt token that the cache did not have, -1 if it
-    had all it could; reason: why it ended there. continuation: how ids that were held already were used again. For n > 1
-    counts and times are those of the first sequence, output is the sum.
+    cached + computed = prompt; forced: of the output, left no choice by a constraint and computed together. diverged_at: index
+    of the first prompt token that the cache did not have, -1 if it had all it could; reason: why it ended there. continuation:
+    how ids that were held already were used again. For n > 1 counts and times are those of the first sequence, output is the sum.
     """
 
     name: str
@@ -41,8 +41,8 @@ class Explanation:
     def __str__(self) -> str:
         where = f", differs from token {self.diverged_at} on" if self.diverged_at >= 0 else ""
         lines = [
-            f"{self.name}: {self.prompt} prompt tokens = {self.cached} cached + {self.computed} computed + {self.forced} forced"
-            f" -> {self.output} output tokens ({self.finish})",
+            f"{self.name}: {self.prompt} prompt tokens = {self.cached} cached + {self.computed} computed"
+            f" -> {self.output} output tokens{f', {self.forced} of them forced' if self.forced else ''} ({self.finish})",
             f"  cache: {self.matched} tokens matched{where}{f' ({self.reason})' if self.reason else ''}",
             f"  time: queue {_ms(self.queue_s)}, prefill {_ms(self.prefill_s)}, decode {_ms(self.decode_s)}"
             f", grammar {_ms(self.grammar_s)}",

@@ -17,9 +17,13 @@ from .engine import Engine
 from .errors import RamifyError
 from .executor.load import Loaded, find_model, load_executor
 from .grammar import vocabulary_of
+from .scheduler.scheduler import MatcherMaker
 from .text.template import ChatTemplate
 from .text.tokenizer import Tokenizer
 from .wire import EngineInfo
+
+NOT_AN_ID = -1
+"""Of the token that a text follows, where all that matters is that it follows one."""
 
 
 def assemble(options: EngineOptions, on_progress: Callable[[str, float], None]) -> tuple[Engine, EngineInfo]:
@@ -43,18 +47,22 @@ def assemble(options: EngineOptions, on_progress: Callable[[str, float], None]) 
     return engine, describe(options, loaded, load_s=time.monotonic() - started)
 
 
-def _matcher_maker(loaded: Loaded, tokenizer: Tokenizer, template: ChatTemplate) -> Callable[[bytes], Matcher]:
+def _matcher_maker(loaded: Loaded, tokenizer: Tokenizer, template: ChatTemplate) -> MatcherMaker:
     """Grammars arrive compiled. Their engine takes seconds to import, so that begins now, beside the first requests."""
     try:
         vocabulary = vocabulary_of(loaded.folder, tokenizer, template, loaded.model.vocab_size)
     except RamifyError as error:
         refusal = error
 
-        def refuse(_: bytes) -> Matcher:
+        def refuse(grammar: bytes, *, canonical: bool) -> Matcher:
             raise refusal
 
         return refuse
-    store = GrammarStore(vocabulary.to_bytes())
+
+    def encode(text: str) -> list[int]:
+        return tokenizer.encode(text, control=False, after=NOT_AN_ID).tolist()
+
+    store = GrammarStore(vocabulary.to_bytes(), encode=encode)
     threading.Thread(target=store.warm, name="ramify-grammar-warm", daemon=True).start()
     return store.matcher
 

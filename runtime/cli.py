@@ -34,6 +34,7 @@ ENGINE_FLAGS: dict[str, tuple[str | Sequence[str] | None, str]] = {
     "generation_defaults": (None, "ignore the sampling defaults in the model's generation_config.json"),
     "queue": ("N", "requests that may wait before others are refused (default: 1024)"),
     "depth": ("N", "steps in flight, 1 or 2 (default: 1 on a CPU, 2 on a GPU)"),
+    "jump_forward": (None, "compute tokens that a constraint forces one by one; the output is the same"),
 }
 
 

@@ -29,7 +29,8 @@ class EngineOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     max_running: sequences decoded together. chunk_tokens: tokens that one step may prefill. context_length: below the model's.
     threads: of torch. page_size: tokens a page. eviction: lru | lfu | fifo. schedule: prefix | fcfs | priority.
     generation_defaults: take sampling defaults from generation_config.json. queue: requests that may wait.
-    depth: steps in flight (1 on the CPU, 2 on CUDA).
+    depth: steps in flight (1 on the CPU, 2 on CUDA). jump_forward: tokens that a constraint forces are computed together; what is
+    generated is the same without it.
     """
 
     model: str | None = None
@@ -48,6 +49,7 @@ class EngineOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     generation_defaults: bool = True
     queue: int = 1024
     depth: int | None = None
+    jump_forward: bool = True
 
 
 class Hardware(msgspec.Struct, frozen=True):
@@ -76,7 +78,8 @@ class CacheConfig(msgspec.Struct, frozen=True):
 
 
 class ScheduleConfig(msgspec.Struct, frozen=True):
-    """max_running rows; chunk_tokens a step; policy: order of admission; queue: most requests that wait."""
+    """max_running rows; chunk_tokens a step; policy: order of admission; queue: most requests that wait; depth: steps in
+    flight; jump_forward: see `EngineOptions`."""
 
     max_running: int
     chunk_tokens: int
@@ -84,6 +87,7 @@ class ScheduleConfig(msgspec.Struct, frozen=True):
     policy: str
     queue: int
     depth: int
+    jump_forward: bool = True
 
 
 class Config(msgspec.Struct, frozen=True):
@@ -179,6 +183,7 @@ def resolve(said: EngineOptions, hardware: Hardware, model: ModelFacts) -> Confi
             policy=said.schedule,
             queue=said.queue,
             depth=said.depth or (2 if on_gpu else 1),
+            jump_forward=said.jump_forward,
         ),
     )
 

@@ -33,6 +33,7 @@ def resolve_drawing(said: SamplingParams, info: EngineInfo, eos_ids: tuple[int, 
         logit_bias=tuple(said.logit_bias.items()),
         seed=secrets.randbits(63) if said.seed is None else said.seed & (2**64 - 1),
         stop_ids=tuple(sorted({*(() if said.ignore_eos else eos_ids), *said.stop_token_ids})),
+        canonical_forced=said.canonical_forced,
         n=said.n,
     )
     _check(drawing, said, vocab, info.context_length)

@@ -12,13 +12,12 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from ..constrained.masks import Masks
-from ..constrained.matcher import Matcher
 from ..radix.cache import PrefixCache
 from .config import ScheduleConfig
 from .plan import Executor, StepFailed
 from .protocol import Finish
 from .scheduler.decide import decide
-from .scheduler.scheduler import Scheduler
+from .scheduler.scheduler import MatcherMaker, Scheduler
 from .scheduler.settle import fail, settle
 from .scheduler.take import Flight, take
 from .wire import AbortKey, Inbound, Outbound, StopAt, Submit, SubmitScore
@@ -37,7 +36,7 @@ class Engine:
         executor: Executor,
         *,
         masks: Masks,
-        make_matcher: Callable[[bytes], Matcher],
+        make_matcher: MatcherMaker,
         clock: Callable[[], float] = time.monotonic,
     ):
         self.scheduler = Scheduler(config, cache, make_matcher)

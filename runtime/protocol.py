@@ -98,6 +98,8 @@ class SamplingParams(msgspec.Struct, frozen=True, omit_defaults=True):
     top_k: -1 (or 0) is off. logit_bias: token id -> value added to the logit. seed: 64 bits; None draws one and reports it.
     stop: strings that end the text (not returned unless no_stop_trim). stop_regex: patterns that end it.
     presence and frequency penalties count output tokens, the repetition penalty prompt and output (HF's definition).
+    canonical_forced: where a constraint leaves no choice, the text is written with the tokenizer's own tokens, which may then be
+    computed together; False: the model chooses among all ways to cut it into tokens.
     """
 
     max_new_tokens: int | None = 128
@@ -117,6 +119,7 @@ class SamplingParams(msgspec.Struct, frozen=True, omit_defaults=True):
     ignore_eos: bool = False
     no_stop_trim: bool = False
     skip_special_tokens: bool = True
+    canonical_forced: bool = True
     n: int = 1
 
 
@@ -210,8 +213,9 @@ class Timings(msgspec.Struct, frozen=True):
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """Counts of tokens from the executor's spans: cached + computed + forced = prompt (of the prompt as admitted first;
-    what a preempted sequence computes again is `recomputed`). output counts what was generated."""
+    """Counts of tokens from the executor's spans: cached + computed = prompt (of the prompt as admitted first; what a
+    preempted sequence computes again is `recomputed`). output counts what was generated; forced, how many of these the
+    constraint left no choice about and a step computed together with others."""
 
     prompt: int = 0
     cached: int = 0

@@ -14,7 +14,7 @@ from .protocol import CacheReport, Failure, Finish, LogprobParams, Timings, Usag
 
 class Drawing(msgspec.Struct, frozen=True, omit_defaults=True):
     """Sampling parameters with nothing left open (see `protocol.SamplingParams`). stop_ids end the sequence; limit: most
-    new tokens, None fills the context."""
+    new tokens, None fills the context. canonical_forced: see `protocol.SamplingParams`."""
 
     limit: int | None = 128
     min_new_tokens: int = 0
@@ -28,6 +28,7 @@ class Drawing(msgspec.Struct, frozen=True, omit_defaults=True):
     logit_bias: tuple[tuple[int, float], ...] = ()
     seed: int = 0
     stop_ids: tuple[int, ...] = ()
+    canonical_forced: bool = True
     n: int = 1
 
 
@@ -116,7 +117,8 @@ class DrawnLogprob(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Progress(msgspec.Struct, frozen=True, tag="progress"):
-    """Tokens drawn in one step. keys int64, indices int32, tokens int32: equal counts. logprobs: (entry, values)."""
+    """Tokens drawn in one step, and behind them tokens that a grammar forced, in the order of each sample. keys int64, indices
+    int32, tokens int32: equal counts. logprobs: (entry, values)."""
 
     step: int
     keys: bytes

@@ -34,6 +34,7 @@ EXTENDED: dict[str, dict[str, str]] = {
     "no_stop_trim": {"sglang": "no_stop_trim", "vllm": "include_stop_str_in_output"},
     "stop_regex": {"sglang": "stop_regex"},
     "skip_special_tokens": {"sglang": "skip_special_tokens", "vllm": "skip_special_tokens"},
+    "canonical_forced": {},
 }
 
 

@@ -84,7 +84,7 @@ def step_times(rows: int, steps: int, page_size: int) -> list[float]:
     return times
 
 
-def _no_grammar(_: bytes):
+def _no_grammar(grammar: bytes, *, canonical: bool):
     raise AssertionError("no request here has a grammar")
 
 

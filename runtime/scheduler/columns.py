@@ -28,9 +28,15 @@ class Columns:
     def close(self, rows: Rows, decode: Int32, step: int) -> tuple[StepPlan, list[Matcher]]:
         """The plan, decodes first, and the matchers of its entries with a mask, in order. Changes the rows' counts."""
         count, at = len(decode), decode.astype(np.intp)  # NumPy indexes by intp, and would convert at each use
-        length = rows.length[at]
-        starts = length - 1
+        length, forced = rows.length[at], rows.forced[at]
+        starts, lengths = length - 1 - forced, 1 + forced
         tokens = np.where(rows.known[at] == length, rows.history[at, starts], FROM_DEVICE)
+        positions = starts
+        if forced.any():
+            positions = np.repeat(starts - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum(), dtype=np.int32)
+            tokens = np.repeat(tokens, lengths)
+            known = tokens != FROM_DEVICE
+            tokens[known] = rows.history[np.repeat(at, lengths)[known], positions[known]]
         wants = np.array(self.wants, np.int32).reshape(-1, 8).T
         ids, ids_ptr = self._want_ids(rows, decode)
         chunks = [np.arange(s, s + n, dtype=np.int32) for s, n in zip(self.starts, self.lengths, strict=True)]
@@ -38,9 +44,9 @@ class Columns:
             step=step,
             rows=_behind(decode, self.rows),
             starts=_behind(starts, self.starts),
-            lengths=_behind(rows.ones[:count], self.lengths),
+            lengths=_behind(lengths, self.lengths),
             tokens=np.concatenate([tokens, *self.tokens]) if chunks else tokens,
-            positions=np.concatenate([starts, *chunks]) if chunks else starts,
+            positions=np.concatenate([positions, *chunks]) if chunks else positions,
             table_row=_join(np.full(len(pages), row, np.int32) for row, _, pages in self.table),
             table_index=_join(np.arange(first, first + len(pages), dtype=np.int32) for _, first, pages in self.table),
             table_page=_join(pages for _, _, pages in self.table),
@@ -48,7 +54,7 @@ class Columns:
             copy_dst=np.array([target for _, target in self.copies], np.int32),
             entering=tuple(self.entering),
             want_span=_behind(rows.numbers[:count], wants[0]),
-            want_offset=_behind(rows.zeros[:count], wants[1]),
+            want_offset=_behind(forced, wants[1]),
             want_kind=_behind(rows.zeros[:count] + SAMPLE, wants[2]),
             want_row=_behind(decode, wants[3]),
             want_position=_behind(length - rows.prompt[at], wants[4]),
@@ -60,6 +66,7 @@ class Columns:
         )
         masked = plan.want_row[plan.want_mask != 0]
         rows.length[at] = length + 1
+        rows.forced[at] = 0
         rows.last_step[plan.rows] = step
         return plan, [_matcher(rows, row) for row in masked.tolist()]
 

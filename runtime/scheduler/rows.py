@@ -19,8 +19,9 @@ class Rows:
     """Columns over rows 0 .. max_running - 1. Only the scheduler changes them.
 
     known: tokens whose ids the host knows; length: known plus those being drawn by launched steps; capacity: positions that
-    have pages; limit: length at which the sequence ends; prompt: tokens of the original prompt. settled_draw: a token was
-    drawn since the sequence entered the row, so that all positions below known - 1 are computed. last_step: the last
+    have pages; limit: length at which the sequence ends; prompt: tokens of the original prompt. computed: positions whose K and V
+    settled steps have written, 0 before the first draw since the sequence entered the row. forced: known tokens beside the last
+    one that no launched step covers. held: decodes no further before the steps in flight have settled. last_step: the last
     launched step with a span of the row. epoch: counts the sequences that have had the row, so that a late result finds out
     that its row has passed on. zeros, ones, numbers (0, 1, 2, ...): constants, for the columns of plans.
     """
@@ -29,15 +30,15 @@ class Rows:
         self.max_running = max_running
         self.sequences: list[Sequence | None] = [None] * max_running
         self.free = list(range(max_running - 1, -1, -1))
-        zeros = np.zeros((10, max_running), np.int32)
+        zeros = np.zeros((12, max_running), np.int32)
         self.known, self.length, self.capacity, self.limit, self.prompt = zeros[0], zeros[1], zeros[2], zeros[3], zeros[4]
         self.masked, self.want_logprob, self.want_top, self.index = zeros[5], zeros[6], zeros[7], zeros[8]
-        self.last_step = zeros[9]
+        self.last_step, self.computed, self.forced = zeros[9], zeros[10], zeros[11]
         self.epoch = np.zeros(max_running, np.int64)
         self.key = np.zeros(max_running, np.int64)
         self.decoding = np.zeros(max_running, np.bool_)
         self.careful = np.zeros(max_running, np.bool_)
-        self.settled_draw = np.zeros(max_running, np.bool_)
+        self.held = np.zeros(max_running, np.bool_)
         self.stops = np.full((max_running, STOPS), -1, np.int32)
         self.zeros, self.ones, self.numbers = constants = (
             *(np.full(max_running, value, np.int32) for value in (0, 1)),
@@ -62,7 +63,8 @@ class Rows:
         self.key[row] = sequence.key
         self.index[row] = sequence.index
         self.decoding[row] = False
-        self.settled_draw[row] = False
+        self.computed[row] = self.forced[row] = 0
+        self.held[row] = False
         drawing, logprobs = sequence.drawing, sequence.logprobs
         self.masked[row] = sequence.matcher is not None
         self.want_logprob[row] = logprobs.output
@@ -96,7 +98,7 @@ class Rows:
 
     def ready(self) -> Int32:
         """Rows that decode and have a token left to draw. Answers only."""
-        return np.flatnonzero(self.decoding & (self.length < self.limit)).astype(np.int32)
+        return np.flatnonzero(self.decoding & (self.length < self.limit) & ~self.held).astype(np.int32)
 
     def running(self) -> list[Sequence]:
         """Sequences that have a row, in order of rows. Answers only."""

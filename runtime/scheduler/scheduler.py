@@ -7,7 +7,8 @@ and `settle.py` (results -> messages). Here is what they share: who exists, and 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from typing import Protocol
 
 import numpy as np
 
@@ -17,18 +18,23 @@ from ...radix.keys import Namespace
 from ..config import ScheduleConfig
 from ..protocol import Failure, Finish, LogprobParams, Usage
 from ..wire import Drawing, Outbound, Refused, SequenceEnd, Submit, SubmitScore
+from .jump import jump
 from .queue import WaitingQueue
 from .rows import Rows
 from .score import ScoreGroup
 from .sequence import Clock, Sequence, State, as_ids, timings, want_prompt_logprobs
 
-MatcherMaker = Callable[[bytes], Matcher]
+
+class MatcherMaker(Protocol):
+    """Makes a matcher at the start of a compiled grammar. canonical: see `constrained.store.GrammarStore.matcher`."""
+
+    def __call__(self, grammar: bytes, *, canonical: bool) -> Matcher: ...
 
 
 class Scheduler:
     """Sequences, the rows that run, the queue that waits, and the prefix cache that they lease from.
 
-    launched, settled: the numbers of the last step launched and settled. make_matcher: compiled grammar -> Matcher.
+    launched, settled: the numbers of the last step launched and settled.
     """
 
     def __init__(self, config: ScheduleConfig, cache: PrefixCache, make_matcher: MatcherMaker):
@@ -58,26 +64,46 @@ class Scheduler:
         if refusal is not None:
             return [Refused(request.key, refusal)]
         try:
-            matcher = None if request.grammar is None else self._make_matcher(request.grammar)
-            if matcher is not None:
-                for token in output.tolist():
-                    matcher.accept(token)
+            matchers = [self._matcher(request, output) for _ in range(drawing.n)]
         except Exception as error:  # a grammar that does not come back from its bytes fails alone
             return [Refused(request.key, Failure("invalid_grammar", f"The compiled grammar could not be loaded: {error}"))]
         wants, want_from = want_prompt_logprobs(prompt, request.logprobs)
         leader = self._sequence(request, ids, room, drawing, request.logprobs, now, index=request.index)
         leader.num_prompt = len(prompt)
-        leader.matcher, leader.grammar = matcher, request.grammar
+        leader.matcher, leader.grammar = matchers[0], request.grammar
         leader.wants, leader.want_from, leader.want_top = wants, want_from, request.logprobs.top if wants else 0
         plain = LogprobParams(output=request.logprobs.output, top=request.logprobs.top, token_ids=request.logprobs.token_ids)
-        for index in range(request.index + 1, request.index + drawing.n):
-            sibling = self._sequence(request, ids, room, drawing, plain, now, index=index)
-            if request.grammar is not None:
-                sibling.matcher, sibling.grammar = self._make_matcher(request.grammar), request.grammar
+        for number, matcher in enumerate(matchers[1:], request.index + 1):
+            sibling = self._sequence(request, ids, room, drawing, plain, now, index=number)
+            sibling.matcher, sibling.grammar = matcher, request.grammar
             leader.siblings.append(sibling)
-        self.requests.setdefault(request.key, []).extend([leader, *leader.siblings])
+        everyone = [leader, *leader.siblings]
+        for sequence in everyone:
+            self._begin_forced(sequence)
+        self.requests.setdefault(request.key, []).extend(everyone)
         self.queue.add(leader)
         return []
+
+    def _matcher(self, request: Submit, output: np.ndarray) -> Matcher | None:
+        if request.grammar is None:
+            return None
+        matcher = self._make_matcher(request.grammar, canonical=request.drawing.canonical_forced)
+        for token in output.tolist():
+            matcher.accept(token)
+        return matcher
+
+    def _begin_forced(self, sequence: Sequence) -> None:
+        """What the grammar forces before anything is drawn is computed with the prompt. Changes the sequence."""
+        matcher = sequence.matcher
+        if matcher is not None and matcher.forced and self.jumps(sequence):
+            run = jump(matcher, sequence.limit - len(sequence.ids) - 1, sequence.drawing.stop_ids)
+            sequence.ids = np.concatenate([sequence.ids, np.array(run, np.int32)])
+            sequence.unsaid = tuple(run)
+            sequence.counts.forced += len(run)
+
+    def jumps(self, sequence: Sequence) -> bool:
+        """Whether forced tokens of this sequence are computed together: not where each one's log-probability is wanted."""
+        return self.config.jump_forward and not sequence.logprobs.output
 
     def submit_score(self, request: SubmitScore, now: float) -> list[Outbound]:
         """Choices to score join the queue as one small tree of sequences."""
@@ -177,8 +203,8 @@ class Scheduler:
         lease = sequence.lease
         if lease is None:
             return
-        if sequence.row >= 0 and self.rows.settled_draw[sequence.row]:
-            settled = int(self.rows.known[sequence.row]) - 1
+        if sequence.row >= 0:
+            settled = min(int(self.rows.computed[sequence.row]), int(self.rows.known[sequence.row]) - 1)
             if settled > lease.length:
                 self.cache.commit(lease, self.rows.history[sequence.row, lease.length : settled])
         last_step = int(self.rows.last_step[sequence.row]) if sequence.row >= 0 else self.settled
@@ -189,8 +215,7 @@ class Scheduler:
 
     def _vacate(self, sequence: Sequence) -> None:
         if sequence.row >= 0:
-            if self.rows.settled_draw[sequence.row]:
-                sequence.counts.frontier = max(sequence.counts.frontier, int(self.rows.known[sequence.row]) - 1)
+            sequence.counts.frontier = max(sequence.counts.frontier, int(self.rows.computed[sequence.row]))
             self.release_lease(sequence)
             self.rows.leave(sequence)
 
@@ -242,6 +267,7 @@ class Scheduler:
                 prompt=sequence.num_prompt,
                 cached=counts.cached,
                 computed=counts.computed,
+                forced=min(counts.forced, len(sequence.ids) - sequence.num_prompt),
                 output=len(sequence.ids) - sequence.num_prompt,
                 recomputed=counts.recomputed,
             ),

@@ -33,11 +33,12 @@ class State(Enum):
 
 @dataclass(slots=True)
 class Counts:
-    """Tokens by how they came to be, from settled spans. See `protocol.Usage`."""
+    """Tokens by how they came to be, from settled spans. See `protocol.Usage`. forced: of the output, not drawn."""
 
     cached: int = 0
     computed: int = 0
     recomputed: int = 0
+    forced: int = 0
     frontier: int = 0
     """Positions below this have been counted already, as cached or computed."""
 
@@ -60,6 +61,7 @@ class Sequence:
     num_prompt: tokens of the original prompt. limit: total tokens at which it ends (num_prompt for a score).
     wants: position -> ids whose log-probability is wanted as successors of that position; want_from: the least such
         position, so no prefix beyond it may be taken from the cache. found: (position, id) -> log-probability.
+    unsaid: output that was forced before anything was drawn; it is told with the first drawn token.
     planned: KV positions that launched steps cover. suspect: it was part of a failed step and has not succeeded since.
     """
 
@@ -86,6 +88,7 @@ class Sequence:
     state: State = State.WAITING
     row: int = -1
     lease: Lease | None = None
+    unsaid: tuple[int, ...] = ()
     planned: int = 0
     preemptions: int = 0
     solo_failures: int = 0

@@ -10,8 +10,9 @@ import numpy as np
 from ..plan import StepResult
 from ..protocol import Failure, Finish
 from ..wire import DrawnLogprob, Outbound, Progress
+from .jump import WORTH_WAITING, jump
 from .scheduler import Scheduler
-from .sequence import State
+from .sequence import Sequence, State
 from .take import Flight
 
 MOST_SOLO_FAILURES = 3
@@ -73,15 +74,17 @@ def _settle_draws(scheduler: Scheduler, flight: Flight, result: StepResult, now:
     tokens = result.tokens[entries]
     known = rows.known[drawn]
     rows.history[drawn, known] = tokens
+    entered = drawn[rows.computed[drawn] == 0]
+    rows.computed[drawn] = known
     known += 1
     rows.known[drawn] = known
-    rows.settled_draw[drawn] = True
     stopped = (rows.stops[drawn] == tokens[:, None]).any(axis=1)
     full = known >= rows.limit[drawn]
     ended = stopped | full
     careful = rows.careful[drawn]
     reports: tuple[tuple[int, DrawnLogprob], ...] = ()
     failed: dict[int, Failure] = {}
+    forced: list[tuple[int, list[int]]] = []
     if careful.any():
         where = np.flatnonzero(careful)
         reports = _reports(scheduler, flight, result, drawn, entries, where)
@@ -89,19 +92,13 @@ def _settle_draws(scheduler: Scheduler, flight: Flight, result: StepResult, now:
         ended = stopped | full
         for at in failed:
             ended[at] = True
-    messages.append(
-        Progress(
-            step=flight.plan.step,
-            keys=rows.key[drawn].tobytes(),
-            indices=rows.index[drawn].tobytes(),
-            tokens=tokens.tobytes(),
-            logprobs=reports,
-        )
-    )
-    for row in drawn[known == rows.prompt[drawn] + 1].tolist():
+        forced = _jump(scheduler, drawn[careful & ~ended].tolist())
+    for row in entered.tolist():
         sequence = rows.sequences[row]
         if sequence is not None and not sequence.clock.first_token:
             sequence.clock.first_token = now
+            messages += _unsaid(sequence, flight.plan.step)
+    messages.append(_progress(scheduler, flight.plan.step, drawn, tokens, forced, reports))
     for at in np.flatnonzero(ended).tolist():
         sequence = rows.sequences[int(drawn[at])]
         assert sequence is not None
@@ -116,6 +113,56 @@ def _settle_draws(scheduler: Scheduler, flight: Flight, result: StepResult, now:
         if sibling is not None and sibling.lease is None:
             scheduler.step_back(sibling)
     return messages
+
+
+def _progress(
+    scheduler: Scheduler,
+    step: int,
+    drawn: np.ndarray,
+    tokens: np.ndarray,
+    forced: list[tuple[int, list[int]]],
+    logprobs: tuple[tuple[int, DrawnLogprob], ...],
+) -> Progress:
+    rows = scheduler.rows
+    if forced:
+        drawn = np.concatenate([drawn, np.repeat([row for row, _ in forced], [len(run) for _, run in forced])])
+        tokens = np.concatenate([tokens, np.array([token for _, run in forced for token in run], np.int32)])
+    return Progress(step, rows.key[drawn].tobytes(), rows.index[drawn].tobytes(), tokens.tobytes(), logprobs)
+
+
+def _unsaid(sequence: Sequence, step: int) -> list[Outbound]:
+    """What was forced before the first draw is told now: until then a stop in it would end a sequence that is not computed."""
+    run, sequence.unsaid = sequence.unsaid, ()
+    if not run:
+        return []
+    keys, indices = np.full(len(run), sequence.key, np.int64), np.full(len(run), sequence.index, np.int32)
+    return [Progress(step, keys.tobytes(), indices.tobytes(), np.array(run, np.int32).tobytes())]
+
+
+def _jump(scheduler: Scheduler, drawn: list[int]) -> list[tuple[int, list[int]]]:
+    """Tokens that grammars force become known where no step in flight draws them; elsewhere the row is held until then."""
+    rows = scheduler.rows
+    found = []
+    for row in drawn:
+        sequence = rows.sequences[row]
+        assert sequence is not None
+        matcher = sequence.matcher
+        rows.held[row] = False
+        if matcher is None or not matcher.forced or not scheduler.jumps(sequence):
+            continue
+        known = int(rows.known[row])
+        if rows.length[row] > known:
+            rows.held[row] = len(matcher.forced) >= WORTH_WAITING
+            continue
+        run = jump(matcher, int(rows.limit[row]) - known - 1, sequence.drawing.stop_ids)
+        if run:
+            rows.history[row, known : known + len(run)] = run
+            rows.known[row] += len(run)
+            rows.length[row] += len(run)
+            rows.forced[row] = len(run)
+            sequence.counts.forced += len(run)
+            found.append((row, run))
+    return found
 
 
 def _end_bad(scheduler: Scheduler, drawn: np.ndarray, now: float) -> list[Outbound]:

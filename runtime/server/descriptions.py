@@ -68,6 +68,8 @@ GROUPS: dict[str, dict[str, str]] = {
         "no_stop_trim": "Leave a matched stop text in the answer.",
         "include_stop_str_in_output": "vLLM's name for no_stop_trim.",
         "skip_special_tokens": "Leave special tokens out of the text. True unless said.",
+        "canonical_forced": "Where a constraint leaves no choice, write the text with the tokenizer's own tokens, computed "
+        "together. True unless said.",
         "spaces_between_special_tokens": "Only true is taken.",
     },
     "Constraints": {

@@ -66,6 +66,7 @@ class Drawn(msgspec.Struct, kw_only=True):
     ignore_eos: bool | None = None
     no_stop_trim: bool | None = None
     skip_special_tokens: bool | None = None
+    canonical_forced: bool | None = None
     spaces_between_special_tokens: bool | None = None
     regex: str | None = None
     ebnf: str | None = None

@@ -70,6 +70,7 @@ class Metrics:
         self._errors = counter("errors", "Errors, also those within a stream.", "code")
         self._prompt = counter("prompt_tokens", "Prompt tokens of sequences, by where they came from.", "source")
         self._output = counter("output_tokens", "Tokens generated.")
+        self._forced = counter("forced_tokens", "Output tokens that a constraint left no choice about, computed together.")
         self._finished = counter("finished_sequences", "Sequences that ended.", "reason")
         self._preemptions = counter("preemptions", "Sequences whose pages were taken away, to come back later.")
         self._evicted = counter("evicted_tokens", "Cached tokens that gave way to others.")
@@ -82,7 +83,7 @@ class Metrics:
         self._running = gauge("running_requests", "Sequences in the batch.")
         self._waiting = gauge("waiting_requests", "Sequences in the queue.")
         self._pool = gauge("kv_pool_tokens", "Room in the KV pool by state; the states sum up to its size.", "state")
-        self._sources = {one: self._prompt.labels(one) for one in ("cached", "computed", "forced")}
+        self._sources = {one: self._prompt.labels(one) for one in ("cached", "computed")}
         self._last: dict[str, int] = {}
         self._pid: int | None = None
 
@@ -108,7 +109,7 @@ class Metrics:
         usage, timings = event.usage, event.timings
         self._sources["cached"].inc(usage.cached)
         self._sources["computed"].inc(usage.computed)
-        self._sources["forced"].inc(usage.forced)
+        self._forced.inc(usage.forced)
         self._output.inc(usage.output)
         self._finished.labels(event.finish.reason).inc()
         self._queue.observe(timings.queue_s)

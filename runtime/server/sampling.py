@@ -120,6 +120,7 @@ def _common(body: Drawn, options: ServerOptions) -> dict[str, Any]:
         "stop_token_ids": tuple(body.stop_token_ids or ()),
         "ignore_eos": bool(body.ignore_eos),
         "skip_special_tokens": body.skip_special_tokens is not False,
+        "canonical_forced": body.canonical_forced is not False,
     }
 
 

@@ -710,7 +710,7 @@ def test_explain_says_where_tokens_came_from():
     cold, warm = program.run(backend=backend).explain("x"), program.run(backend=backend).explain("x")
     assert (cold.prompt, cold.cached, cold.computed, cold.reason) == (17, 0, 17, "never seen")
     assert (warm.cached, warm.computed) == (16, 1)
-    assert re.search(r"17 prompt tokens = 16 cached \+ 1 computed \+ 0 forced", str(warm))
+    assert re.search(r"17 prompt tokens = 16 cached \+ 1 computed -> 1 output tokens", str(warm))
     assert warm.cached + warm.computed + warm.forced == warm.prompt
 
 

@@ -1,4 +1,5 @@
-"""A grammar that a few lines can check: tokens must alternate between two classes, and any may be the last."""
+"""A grammar that a few lines can check: tokens must alternate between two classes, and any may be the last; now and then a run
+of tokens is forced."""
 
 from __future__ import annotations
 
@@ -19,14 +20,18 @@ FILLER = AlternatingFiller()
 
 
 class AlternatingMatcher:
-    """Even tokens first, then odd, then even ...; the end token is allowed from the second token on, and ends it."""
+    """Even tokens first, then odd, then even ...; the end token is allowed from the second token on, and ends it. With `forces`,
+    a 2 is followed by 1 0 3 0, and 2 1 0 comes first."""
 
-    def __init__(self, vocab: int, end: int):
-        self.vocab, self.end = vocab, end
+    def __init__(self, vocab: int, end: int, *, forces: bool = False):
+        self.vocab, self.end, self.forces = vocab, end, forces
         self.path: list[int] = []
+        self.forced: tuple[int, ...] = (2, 1, 0) if forces else ()
         self.filler = FILLER
 
     def allowed(self) -> list[int]:
+        if self.forced:
+            return [self.forced[0]]
         parity = len(self.path) % 2
         tokens = [t for t in range(self.vocab) if t % 2 == parity and t != self.end]
         return tokens + ([self.end] if len(self.path) >= 1 else [])
@@ -35,14 +40,20 @@ class AlternatingMatcher:
         if self.is_terminated or token not in self.allowed():
             return False
         self.path.append(token)
+        was, self.forced = bool(self.forced), self.forced[1:]
+        if self.forces and token == 2 and not was:
+            self.forced = (1, 0, 3, 0)
         return True
 
     def rollback(self, count: int) -> None:
-        del self.path[len(self.path) - count :]
+        path = self.path[: len(self.path) - count]
+        self.path, self.forced = [], (2, 1, 0) if self.forces else ()
+        for token in path:
+            self.accept(token)
 
     def fork(self) -> AlternatingMatcher:
-        other = AlternatingMatcher(self.vocab, self.end)
-        other.path = list(self.path)
+        other = AlternatingMatcher(self.vocab, self.end, forces=self.forces)
+        other.path, other.forced = list(self.path), self.forced
         return other
 
     @property

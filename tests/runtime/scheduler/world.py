@@ -45,7 +45,7 @@ def expected(request: Submit, index: int) -> list[int]:
     """The tokens of sample `index`, computed one by one: the naive model."""
     ids = np.frombuffer(request.ids, np.int32).tolist()
     out: list[int] = []
-    matcher = AlternatingMatcher(VOCAB, END) if request.grammar else None
+    matcher = AlternatingMatcher(VOCAB, END, forces=forces(request)) if request.grammar else None
     limit = 10**9 if request.drawing.limit is None else request.drawing.limit
     while len(out) < limit:
         allowed = matcher.allowed() if matcher else list(range(VOCAB))
@@ -56,6 +56,14 @@ def expected(request: Submit, index: int) -> list[int]:
         if token in request.drawing.stop_ids or (matcher and matcher.is_terminated):
             break
     return out
+
+
+def forces(request: Submit) -> bool:
+    return request.grammar == b"forcing" and request.drawing.canonical_forced
+
+
+def make_matcher(grammar: bytes, *, canonical: bool) -> AlternatingMatcher:
+    return AlternatingMatcher(VOCAB, END, forces=grammar == b"forcing" and canonical)
 
 
 class World:
@@ -73,6 +81,7 @@ class World:
         context: int = 64,
         eviction: str = "lru",
         limits: tuple[int, ...] = (0, 1, 2, 5, 9, 20),
+        jump_forward: bool = True,
     ):
         self.random = random.Random(seed)
         self.now = 0.0
@@ -88,14 +97,20 @@ class World:
         )
         self.cache = PrefixCache(num_pages=num_pages, page_size=page_size, policy=eviction)
         config = ScheduleConfig(
-            max_running=max_running, chunk_tokens=chunk, context_length=context, policy=policy, queue=10_000, depth=depth
+            max_running=max_running,
+            chunk_tokens=chunk,
+            context_length=context,
+            policy=policy,
+            queue=10_000,
+            depth=depth,
+            jump_forward=jump_forward,
         )
         self.engine = Engine(
             config,
             self.cache,
             self.executor,
             masks=Masks(VOCAB),
-            make_matcher=lambda grammar: AlternatingMatcher(VOCAB, END),
+            make_matcher=make_matcher,
             clock=lambda: self.now,
         )
         self.context, self.limits = context, limits
@@ -124,6 +139,7 @@ class World:
             seed=r.randrange(3),
             stop_ids=(END,) if r.random() < 0.8 else (),
             n=r.choice([1, 1, 1, 2, 3]),
+            canonical_forced=r.random() < 0.8,
         )
         if drawing.limit == 0:
             drawing = Drawing(limit=0)
@@ -131,8 +147,8 @@ class World:
             key=self.keys,
             ids=pack_ids(fields.pop("ids", self.prompt(self.context - max(self.limits) - 1)).tolist()),
             drawing=drawing,
-            grammar=b"alternating" if r.random() < 0.3 and drawing.limit else None,
-            logprobs=LogprobParams(prompt_from=r.choice([-1, -1, -1, 0, 1, 5])),
+            grammar=r.choice([b"alternating", b"forcing"]) if r.random() < 0.4 and drawing.limit else None,
+            logprobs=LogprobParams(prompt_from=r.choice([-1, -1, -1, 0, 1, 5]), output=r.random() < 0.1),
             tenant=r.choice(["", "", "", "other"]),
             priority=r.choice([0, 0, 1]),
             deadline_s=r.choice([None, None, None, None, 30.0]),
@@ -247,6 +263,7 @@ class World:
             assert told.tokens == wanted, "output is not complete"
             assert end.num_output == len(wanted)
         usage = end.usage
+        assert usage.forced <= usage.output and (not usage.forced or (forces(request) and not request.logprobs.output))
         assert usage.cached + usage.computed == usage.prompt == len(request.ids) // 4, usage
         ids = np.frombuffer(request.ids, np.int32).tolist()
         if index == 0 and request.logprobs.prompt_from >= 0:

@@ -1,0 +1,81 @@
+"""Jump-forward on the bundled model: the same ids as without it, at temperature 0 and 1, in fewer forward passes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+from test_json_generation import SCHEMAS
+
+from ramify.constrained.spec import Choice, Constraint, JsonSchema, Regex
+from ramify.runtime.async_engine import AsyncEngine, complete
+from ramify.runtime.config import EngineOptions
+from ramify.runtime.protocol import Finished, GenerateRequest, SamplingParams, Text
+
+CONSTRAINTS: list[Constraint] = [
+    *(JsonSchema(json.dumps(schema)) for schema in SCHEMAS),
+    Regex(r"The answer is [0-9]{1,3}\. That is all I know\."),
+    Choice(("yes, certainly", "yes", "no, never")),
+]
+
+
+def request(number: int, *, temperature: float, canonical: bool = True) -> GenerateRequest:
+    """One of many: prompts, seeds and constraints differ."""
+    sampling = SamplingParams(
+        max_new_tokens=40 + number % 50,
+        temperature=temperature,
+        seed=number,
+        n=1 + (number % 7 == 0),
+        stop=("e",) if number % 11 == 0 else (),
+        frequency_penalty=0.5 if number % 5 == 0 else 0.0,
+        canonical_forced=canonical,
+    )
+    prompt = Text(f"Here is a record, number {number}:\n")
+    return GenerateRequest((prompt,), sampling, CONSTRAINTS[number % len(CONSTRAINTS)])
+
+
+async def answers(requests: list[GenerateRequest], **options) -> tuple[list[Finished], int]:
+    """All samples, and the steps that the engine took."""
+    async with await AsyncEngine.start(EngineOptions(threads=1, **{"kv_tokens": 30_000, **options}), in_process=True) as engine:
+        done = await asyncio.gather(*(complete(engine, one) for one in requests))
+        stats = await engine.ask("stats")
+        return [sample for samples in done for sample in samples], stats["steps"]
+
+
+def compare(count: int, temperature: float, **options) -> tuple[int, int]:
+    """The same with and without. Returns the steps that each took."""
+    requests = [request(number, temperature=temperature) for number in range(count)]
+    found, steps = asyncio.run(answers(requests, **options))
+    wanted, more_steps = asyncio.run(answers(requests, jump_forward=False, **options))
+    for one, other in zip(found, wanted, strict=True):
+        assert one.output_ids == other.output_ids
+        assert (one.text, one.finish) == (other.text, other.finish)
+        assert one.usage.output == other.usage.output and other.usage.forced == 0
+    forced, output = (sum(getattr(one.usage, name) for one in found) for name in ("forced", "output"))
+    assert forced > 0.1 * output
+    return steps, more_steps
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_forced_tokens_are_the_same_computed_together_or_drawn(temperature):
+    steps, more_steps = compare(44, temperature)
+    assert steps < more_steps
+
+
+def test_so_they_are_with_two_steps_in_flight_and_too_little_memory():
+    compare(16, 1.0, depth=2, max_running=4, kv_tokens=400)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_two_hundred_requests_say_the_same_with_and_without(dtype, temperature):
+    steps, more_steps = compare(200, temperature, dtype=dtype)
+    assert steps < more_steps
+
+
+def test_without_canonical_tokens_nothing_is_forced():
+    requests = [request(number, temperature=1.0, canonical=False) for number in range(8)]
+    found, _ = asyncio.run(answers(requests))
+    assert all(one.usage.forced == 0 for one in found)
