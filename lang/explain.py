@@ -34,6 +34,7 @@ class Explanation:
     prefill_s: float
     decode_s: float
     grammar_s: float
+    mask_s: float
     preemptions: int
     finish: str
     seed: int
@@ -45,7 +46,7 @@ class Explanation:
             f" -> {self.output} output tokens{f', {self.forced} of them forced' if self.forced else ''} ({self.finish})",
             f"  cache: {self.matched} tokens matched{where}{f' ({self.reason})' if self.reason else ''}",
             f"  time: queue {_ms(self.queue_s)}, prefill {_ms(self.prefill_s)}, decode {_ms(self.decode_s)}"
-            f", grammar {_ms(self.grammar_s)}",
+            f", grammar {_ms(self.grammar_s)}{f', masks {_ms(self.mask_s)}' if self.mask_s else ''}",
         ]
         if self.continuation:
             lines.insert(2, f"  continuation: {self.continuation}")
@@ -78,6 +79,7 @@ def explain(name: str, answer: Sequence[Finished] | Scored) -> Explanation:
         prefill_s=timings.prefill_s,
         decode_s=timings.decode_s,
         grammar_s=timings.grammar_s,
+        mask_s=timings.mask_s,
         preemptions=timings.preemptions,
         finish="selected" if isinstance(first, Scored) else first.finish.reason,
         seed=0 if isinstance(first, Scored) else first.seed,

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from ..constrained.masks import Masks
 from ..radix.cache import PrefixCache
 from .config import ScheduleConfig
-from .plan import Executor, StepFailed
+from .plan import Executor, Int32, StepFailed
 from .protocol import Finish
 from .scheduler.decide import decide
 from .scheduler.scheduler import MatcherMaker, Scheduler
@@ -66,10 +66,18 @@ class Engine:
             events += self.settle_until(max(self._config.depth - 1, 1))
             if scheduler.settled < flight.plan.step:  # else it fell with the step before it
                 flight.asked = True
-                flight.launched.sample(self._masks.fill(flight.matchers) if flight.matchers else None)
+                flight.launched.sample(self._fill(flight) if flight.matchers else None)
         except StepFailed as error:
             return events + self._failed(flight, error)
         return events + self.settle_until(self._config.depth - 1)
+
+    def _fill(self, flight: Flight) -> Int32 | None:
+        """The masks of a step. Changes what is known of their cost."""
+        started = time.perf_counter()
+        masks = self._masks.fill(flight.matchers)
+        flight.mask_s = time.perf_counter() - started
+        self.scheduler.count_masks(len(flight.matchers), flight.mask_s)
+        return masks
 
     def enter(self, inbox: Iterable[Inbound]) -> list[Outbound]:
         """Requests join the queue, aborts and stops leave it, deadlines pass."""

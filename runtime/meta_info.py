@@ -32,6 +32,8 @@ def meta_info(finished: Finished, rid: str, latency_s: float, texts: TokenText |
         "queue_time": timings.queue_s,
         "prefill_time": timings.prefill_s,
         "decode_time": timings.decode_s,
+        "grammar_time": timings.grammar_s,
+        "mask_time": timings.mask_s,
         "seed": finished.seed,
     }
     for side, entries in (("input", finished.prompt_logprobs), ("output", finished.logprobs)):

@@ -203,12 +203,14 @@ class Finish(msgspec.Struct, frozen=True):
 
 class Timings(msgspec.Struct, frozen=True):
     """Seconds. queue: submission to admission; prefill: to the first token; decode: to the end; grammar: compile wait.
-    grammar_fill: this sequence's share of filling masks. preemptions: how often its pages were taken away."""
+    mask: this sequence's share of filling grammar masks, within decode and prefill. preemptions: how often its pages were taken
+    away."""
 
     queue_s: float = 0.0
     prefill_s: float = 0.0
     decode_s: float = 0.0
     grammar_s: float = 0.0
+    mask_s: float = 0.0
     preemptions: int = 0
 
 

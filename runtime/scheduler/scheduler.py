@@ -46,6 +46,8 @@ class Scheduler:
         self.launched = 0
         self.settled = 0
         self.preemptions = 0
+        self.mask_rows = 0
+        self.mask_s = 0.0
         self._make_matcher = make_matcher
         self._arrivals = 0
         self._deadlines = 0
@@ -315,13 +317,20 @@ class Scheduler:
         """Whether nothing runs and nothing waits."""
         return not self.requests
 
-    def stats(self) -> dict[str, int]:
-        """Counts for metrics and `server_info`."""
+    def count_masks(self, rows: int, seconds: float) -> None:
+        """So many rows of grammar masks were filled, in so many seconds. Changes counts."""
+        self.mask_rows += rows
+        self.mask_s += seconds
+
+    def stats(self) -> dict[str, int | float]:
+        """Counts for metrics and `server_info`. mask_rows, mask_s: rows of grammar masks filled, and seconds of it."""
         return {
             "requests": len(self.requests),
             "running": self.rows.num_running,
             "waiting": len(self.queue),
             "preemptions": self.preemptions,
+            "mask_rows": self.mask_rows,
+            "mask_s": self.mask_s,
         }
 
     def sequences(self) -> Iterable[Sequence]:

@@ -45,12 +45,13 @@ class Counts:
 
 @dataclass(slots=True)
 class Clock:
-    """Moments, in seconds of the engine's clock; 0.0 means not yet."""
+    """Moments, in seconds of the engine's clock; 0.0 means not yet. masks: seconds of filling this sequence's masks."""
 
     submitted: float
     deadline: float
     admitted: float = 0.0
     first_token: float = 0.0
+    masks: float = 0.0
 
 
 @dataclass(slots=True, eq=False)
@@ -159,5 +160,9 @@ def timings(clock: Clock, now: float, preemptions: int) -> Timings:
     admitted = clock.admitted or now
     first = clock.first_token or now
     return Timings(
-        queue_s=admitted - clock.submitted, prefill_s=first - admitted, decode_s=now - first, preemptions=preemptions
+        queue_s=admitted - clock.submitted,
+        prefill_s=first - admitted,
+        decode_s=now - first,
+        mask_s=clock.masks,
+        preemptions=preemptions,
     )

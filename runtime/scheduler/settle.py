@@ -88,7 +88,7 @@ def _settle_draws(scheduler: Scheduler, flight: Flight, result: StepResult, now:
     if careful.any():
         where = np.flatnonzero(careful)
         reports = _reports(scheduler, flight, result, drawn, entries, where)
-        failed = _accept(scheduler, drawn, tokens, stopped, where)
+        failed = _accept(scheduler, flight, drawn, tokens, stopped, where)
         ended = stopped | full
         for at in failed:
             ended[at] = True
@@ -202,10 +202,11 @@ def _reports(
 
 
 def _accept(
-    scheduler: Scheduler, drawn: np.ndarray, tokens: np.ndarray, stopped: np.ndarray, where: np.ndarray
+    scheduler: Scheduler, flight: Flight, drawn: np.ndarray, tokens: np.ndarray, stopped: np.ndarray, where: np.ndarray
 ) -> dict[int, Failure]:
     """Advance the grammars; find stops among more ids than the columns hold. Returns failures by position."""
     failed: dict[int, Failure] = {}
+    share = flight.mask_s / max(len(flight.matchers), 1)
     for at in where.tolist():
         sequence = scheduler.rows.sequences[int(drawn[at])]
         assert sequence is not None
@@ -215,6 +216,7 @@ def _accept(
         matcher = sequence.matcher
         if matcher is None:
             continue
+        sequence.clock.masks += share
         if not matcher.accept(token):
             failed[at] = Failure("engine_error", f"Token {token} was drawn although the grammar forbids it.")
         elif matcher.is_terminated:

@@ -36,7 +36,7 @@ class Flight:
 
     drawn_rows, drawn_epochs, drawn_entries: the SAMPLE entries, in order. prefilled: (sequence, epoch, start, length) of
     spans of known tokens. scored: (sequence, entry, position) of LOGPROB entries. matchers: of the entries that
-    wait for a mask, in order.
+    wait for a mask, in order; mask_s: seconds that filling them took.
     """
 
     plan: StepPlan
@@ -46,6 +46,7 @@ class Flight:
     prefilled: list[tuple[Sequence, int, int, int]] = field(default_factory=list)
     scored: list[tuple[Sequence, int, int]] = field(default_factory=list)
     matchers: list[Matcher] = field(default_factory=list)
+    mask_s: float = 0.0
     launched: Launched | None = None
     asked: bool = False
     """Whether the executor was asked to draw: only then has it a result."""

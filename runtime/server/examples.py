@@ -195,6 +195,8 @@ ANSWERS: dict[str, Any] = {
             "queue_time": 0.0003,
             "prefill_time": 0.011,
             "decode_time": 0.048,
+            "grammar_time": 0.0,
+            "mask_time": 0.0,
             "seed": 4425854617971747568,
         },
     },

@@ -84,7 +84,9 @@ class Metrics:
         self._waiting = gauge("waiting_requests", "Sequences in the queue.")
         self._pool = gauge("kv_pool_tokens", "Room in the KV pool by state; the states sum up to its size.", "state")
         self._sources = {one: self._prompt.labels(one) for one in ("cached", "computed")}
-        self._last: dict[str, int] = {}
+        self._mask_rows = counter("grammar_mask_rows", "Rows of grammar masks that were filled, one for each constrained token.")
+        self._mask_seconds = counter("grammar_mask_seconds", "Seconds that filling them took.")
+        self._last: dict[str, float] = {}
         self._pid: int | None = None
 
     # ------------------------------------------------------------------------------------------------- what happened
@@ -141,6 +143,8 @@ class Metrics:
         self._waiting.set(scheduler["waiting"])
         self._count(self._steps, "steps", stats["steps"])
         self._count(self._preemptions, "preemptions", scheduler["preemptions"])
+        self._count(self._mask_rows, "mask_rows", scheduler["mask_rows"])
+        self._count(self._mask_seconds, "mask_s", scheduler["mask_s"])
         self._count(self._evicted, "evicted_tokens", cache["evicted_tokens"])
         self._count(self._evicted_pages, "evicted_pages", cache["evicted_pages"])
         self._count(self._queried, "queried_tokens", cache["queried_tokens"])
@@ -153,7 +157,7 @@ class Metrics:
         """The engine does not answer: it is being restarted, or was given up."""
         self._up.set(0)
 
-    def _count(self, counter: Counter, name: str, now: int) -> None:
+    def _count(self, counter: Counter, name: str, now: float) -> None:
         """Bring a counter up to what the engine has counted since it began."""
         before = self._last.get(name, 0)
         counter.inc(now - before if now >= before else now)

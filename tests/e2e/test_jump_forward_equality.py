@@ -79,3 +79,10 @@ def test_without_canonical_tokens_nothing_is_forced():
     requests = [request(number, temperature=1.0, canonical=False) for number in range(8)]
     found, _ = asyncio.run(answers(requests))
     assert all(one.usage.forced == 0 for one in found)
+
+
+def test_a_constrained_answer_says_what_its_masks_cost():
+    (free, *_), _ = asyncio.run(answers([GenerateRequest((Text("Hello"),), SamplingParams(max_new_tokens=4))]))
+    (constrained, *_), _ = asyncio.run(answers([request(1, temperature=0.0)]))
+    assert free.timings.mask_s == 0.0
+    assert 0.0 < constrained.timings.mask_s < constrained.timings.prefill_s + constrained.timings.decode_s

@@ -37,7 +37,8 @@ def finished(index: int = 0, grammar_s: float = 0.2) -> Finished:
 def stats(pid: int = 1, **counts: Any) -> dict[str, Any]:
     cache = {"total": 10, "free": 4, "cached": 3, "evictable": 2, "private": 2, "draining": 1, "page_size": 16}
     cache |= {"evicted_tokens": 32, "evicted_pages": 2, "queried_tokens": 100, "hit_tokens": 60}
-    return {"pid": pid, "steps": 7, "cache": cache, "scheduler": {"running": 2, "waiting": 5, "preemptions": 3, **counts}}
+    scheduler = {"running": 2, "waiting": 5, "preemptions": 3, "mask_rows": 8, "mask_s": 0.5, **counts}
+    return {"pid": pid, "steps": 7, "cache": cache, "scheduler": scheduler}
 
 
 def test_requests_are_counted_by_route_and_status_and_errors_by_code() -> None:
@@ -84,6 +85,7 @@ def test_the_states_of_the_pool_sum_up_to_its_size() -> None:
     assert pool == {"free": 64, "evictable": 32, "locked": 16, "private": 32, "draining": 16} and sum(pool.values()) == 160
     assert seen["ramify_running_requests",] == 2 and seen["ramify_waiting_requests",] == 5
     assert seen["ramify_evictions_total",] == 2 and seen["ramify_evicted_tokens_total",] == 32
+    assert seen["ramify_grammar_mask_rows_total",] == 8 and seen["ramify_grammar_mask_seconds_total",] == 0.5
     assert seen["ramify_cache_hit_tokens_total",] == 60 and seen["ramify_preemptions_total",] == 3
 
 
