@@ -19,6 +19,7 @@ class Node:
     locks: leases that end here, plus children with locks. A node with locks is never evicted.
     pending: the step that computes the tokens; settled once the cache's settled step has reached it.
     used, hits, created: logical times of last use and creation, and uses that ended here; what eviction orders by.
+    memory: the ids as memory, None until `view` is asked for it.
     queued: an entry of the eviction queue names this node. dead: not in the tree any more (evicted or cut off).
     """
 
@@ -31,6 +32,7 @@ class Node:
         "hits",
         "key",
         "locks",
+        "memory",
         "n",
         "namespace",
         "num_pages",
@@ -56,6 +58,7 @@ class Node:
         self.key = b""
         self._ids = ids
         self._pages = pages
+        self.memory: memoryview | None = None
         self.children: dict[bytes, Node] = {}
         self.order: list[bytes] = []
         self.locks = 0
@@ -80,15 +83,22 @@ class Node:
         """The page numbers, int32 [num_pages]. A view: do not write."""
         return self._pages[: self.num_pages]
 
+    def view(self) -> memoryview:
+        """The token ids as memory, kept until they change: a search compares it with each key that comes by."""
+        self.memory = self.ids.data
+        return self.memory
+
     def append(self, ids: Int32, pages: Int32) -> None:
         """Lengthen the node. Both arrays are copied; room is doubled, so that decoding token by token is cheap."""
         self._ids = _appended(self._ids, self.n, ids)
         self._pages = _appended(self._pages, self.num_pages, pages)
+        self.memory = None
         self.n += len(ids)
         self.num_pages += len(pages)
 
     def keep_front(self, num_tokens: int, num_pages: int) -> None:
         """Shorten the node to its first tokens and pages."""
+        self.memory = None
         self.n, self.num_pages = num_tokens, num_pages
         self._ids, self._pages = _trimmed(self._ids, num_tokens), _trimmed(self._pages, num_pages)
 
@@ -97,6 +107,7 @@ class Node:
         ids, pages = self._ids[:num_tokens].copy(), self._pages[:num_pages].copy()
         self._ids = self._ids[num_tokens : self.n].copy()
         self._pages = self._pages[num_pages : self.num_pages].copy()
+        self.memory = None
         self.n -= num_tokens
         self.num_pages -= num_pages
         self.start += num_tokens

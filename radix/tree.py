@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from .events import EventBuffer, Removed, Stored
 from .evict import Ghosts, LeafQueue
-from .keys import Int32, Namespace, common_prefix, common_tokens
+from .keys import Int32, Namespace, common_prefix, common_tokens, memory_of
 from .node import Node, make_root
 from .pages import PagePool
 
@@ -84,12 +84,13 @@ class RadixTree:
         if node is None:
             return Place(None)
         size, at, settled = self.page_size, 0, 0
-        key = ids[:limit].tobytes()
+        key = memory_of(ids)
         while at + size <= limit:
             child = node.children.get(key[4 * at : 4 * (at + size)])
             if child is None or child.pending > step:
                 break
-            same = child.n if key.startswith(child.ids.data, 4 * at) else common_prefix(child.ids, ids[at:limit])
+            whole = at + child.n <= limit and key.startswith(child.memory or child.view(), 4 * at)
+            same = child.n if whole else common_prefix(child.ids, ids[at:limit])
             pages = same // size
             is_settled = child.pending <= self.settled
             settled = at + pages * size if is_settled else settled
@@ -102,7 +103,7 @@ class RadixTree:
             node, at = child, at + same
         place = Place(node, node.num_pages, at, settled, seen=at)
         if node.order and at < limit:
-            self._find_in_page(place, key[4 * at : 4 * (at + size)])
+            self._find_in_page(place, key[4 * at : 4 * min(at + size, limit)])
         return place
 
     def _find_in_page(self, place: Place, key: bytes) -> None:

@@ -2,8 +2,8 @@
 
 An executor that answers at once; 256 rows decode. The ceiling is the device: at 256 rows a GPU's step takes 5 ms and more, so
 0.3 ms of scheduling and settling are 6 % at depth 1 and hidden at depth 2. Also: the time to match a key of 128k tokens; what
-entering a queue of 10,000 and stepping beside it costs; what a request costs that finds nothing cached where it must evict; and
-how much of its rate the bundled model keeps beside a busy Python thread of its caller, or beside a busy process.
+entering a queue of 10,000 and stepping beside it costs; what looking up a prompt costs that finds nothing, and a whole request
+that finds nothing where it must evict; and how much of its rate the bundled model keeps beside a busy Python thread of its caller, or beside a busy process.
 """
 
 from __future__ import annotations
@@ -88,13 +88,13 @@ def _no_grammar(grammar: bytes, *, canonical: bool):
     raise AssertionError("no request here has a grammar")
 
 
-def match_times(length: int, repeats: int) -> list[float]:
-    """Seconds to find a key of `length` tokens that is wholly cached, in 16 nodes."""
+def match_times(length: int, nodes: int, repeats: int) -> list[float]:
+    """Seconds to find a key of `length` tokens, come as bytes as requests do, that is wholly cached, in so many nodes."""
     cache = PrefixCache(num_pages=2 * length, page_size=1)
-    ids = np.random.default_rng(0).integers(0, 150_000, length, dtype=np.int32)
+    ids = np.frombuffer(np.random.default_rng(0).integers(0, 150_000, length, dtype=np.int32).tobytes(), np.int32)
     space = Namespace()
-    for part in range(1, 17):
-        upto = length * part // 16
+    for part in range(1, nodes + 1):
+        upto = length * part // nodes
         lease = cache.acquire(space, ids[:upto], limit=upto, step=part)
         cache.grow(lease, upto)
         cache.insert(lease, ids[lease.length : upto], step=part)
@@ -106,6 +106,28 @@ def match_times(length: int, repeats: int) -> list[float]:
         found = cache.match(space, ids, limit=length)
         times.append(time.perf_counter() - started)
         assert found.length == length
+    return times
+
+
+def lookup_times(prompts: int, length: int, repeats: int) -> list[float]:
+    """Seconds to look up a prompt of `length` tokens that begins as none of `prompts` cached ones does."""
+    cache = PrefixCache(num_pages=2 * prompts * length, page_size=1)
+    rng = np.random.default_rng(0)
+    space = Namespace()
+    for step in range(1, prompts + 1):
+        ids = rng.integers(0, 150_000, length, dtype=np.int32)
+        lease = cache.acquire(space, ids, limit=length, step=step)
+        cache.grow(lease, length)
+        cache.insert(lease, ids[lease.length :], step=step)
+        cache.settle(step)
+        cache.release(lease, step=step)
+    times = []
+    for _ in range(repeats):
+        ids = np.frombuffer(rng.integers(150_000, 300_000, length, dtype=np.int32).tobytes(), np.int32)
+        started = time.perf_counter()
+        found = cache.match(space, ids, limit=length)
+        times.append(time.perf_counter() - started)
+        assert found.length == 0
     return times
 
 
@@ -209,7 +231,9 @@ def main(argv: list[str]) -> int:
         times = step_times(said.rows, said.steps, page_size)
         figures[f"step_ms_page{page_size}"] = 1e3 * median(times)
         figures[f"step_p99_ms_page{page_size}"] = 1e3 * float(np.quantile(times, 0.99))
-    figures["match_128k_ms"] = 1e3 * median(match_times(131_072, 200))
+    for nodes in (1, 64):
+        figures[f"match_128k_{nodes}_ms"] = 1e3 * median(match_times(131_072, nodes, 200))
+    figures["lookup_miss_us"] = 1e6 * median(lookup_times(1000, 512, 500))
     entering, waiting = queue_times(said.waiting, said.rows, 200)
     figures |= {"enter_queue_us": 1e6 * entering, "step_beside_queue_ms": 1e3 * median(waiting)}
     figures["miss_request_us"] = 1e6 * median(miss_times(500, 512))
