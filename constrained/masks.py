@@ -38,6 +38,31 @@ class Masks:
         return mask
 
 
+    def fill_tree(
+        self, matcher: Matcher, tokens: Sequence[int], parents: Sequence[int]
+    ) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+        """Masks of a tree of drafted tokens. tokens[i] follows tokens[parents[i]], and -1 stands for where `matcher` is;
+        a parent comes before its children.
+
+        Returns the masks, int32 [1 + len(tokens), words], of the matcher's own place and of the place behind each token, and
+        which tokens the grammar allows where they are, bool [len(tokens)]: behind one that it does not, the row is 0. `matcher`
+        does not change. Raises ValueError for a parent that does not come before its child.
+        """
+        places: list[Matcher | None] = [matcher]
+        for at, (token, parent) in enumerate(zip(tokens, parents, strict=True)):
+            if not -1 <= parent < at:
+                raise ValueError(f"drafted token {at} has parent {parent}; a parent comes before its children")
+            place = places[parent + 1]
+            ahead = None if place is None else place.fork()
+            places.append(ahead if ahead is not None and ahead.accept(token) else None)
+        allowed = np.array([place is not None for place in places], np.bool_)
+        masks = np.zeros((len(places), self.words), np.int32)
+        filled = self.fill([place for place in places if place is not None])
+        assert filled is not None
+        masks[allowed] = filled
+        return masks, allowed[1:]
+
+
 def allows(mask_row: NDArray[np.int32], token: int) -> bool:
     """True when `token` is allowed in one row of a mask."""
     return bool((int(mask_row[token >> 5]) >> (token & 31)) & 1)

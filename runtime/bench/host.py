@@ -2,8 +2,9 @@
 
 An executor that answers at once; 256 rows decode. The ceiling is the device: at 256 rows a GPU's step takes 5 ms and more, so
 0.3 ms of scheduling and settling are 6 % at depth 1 and hidden at depth 2. Also: the time to match a key of 128k tokens; what
-entering a queue of 10,000 and stepping beside it costs; what looking up a prompt costs that finds nothing, and a whole request
-that finds nothing where it must evict; and how much of its rate the bundled model keeps beside a busy Python thread of its caller, or beside a busy process.
+entering a queue of 10,000 and stepping beside it costs; what looking up a prompt costs that finds nothing, and a whole
+request that finds nothing where it must evict; and how much of its rate the bundled model keeps beside a busy Python thread
+of its caller, or beside a busy process.
 """
 
 from __future__ import annotations

@@ -304,3 +304,39 @@ def test_ebnf_that_cannot_be_read_or_is_more_than_texts_is_invalid(bench, gramma
     with pytest.raises(ConstraintError) as error:
         bench.compile(Ebnf(grammar))
     assert error.value.code == "invalid_grammar"
+
+
+def test_masks_of_a_drafted_tree_are_those_of_each_path_alone(bench):
+    rng, followed = random.Random(5), 0
+    grammar = bench.compile(JsonObject())
+    for _ in range(20):
+        matcher = bench.store.matcher(grammar)
+        for _ in range(rng.randrange(4)):
+            matcher.accept(int(rng.choice(allowed_tokens(bench.masks.fill([matcher])[0], bench.vocabulary.size))))
+        accepted = matcher.accepted
+        parents = [rng.randrange(-1, at) for at in range(12)]
+        tokens, masks, allowed = [], None, None
+        for at in range(12):  # each token is drawn from the mask before it, or is any at all
+            tokens.append(rng.randrange(290))
+            if masks is not None and rng.random() < 0.8 and len(row := allowed_tokens(masks[parents[at] + 1], 290)):
+                tokens[at] = int(rng.choice(row))
+            masks, allowed = bench.masks.fill_tree(matcher, tokens, parents[: at + 1])
+        assert matcher.accepted == accepted
+        followed += int(allowed.sum())
+        for at in range(-1, 12):
+            path = []
+            place = at
+            while place >= 0:
+                path.append(tokens[place])
+                place = parents[place]
+            alone = matcher.fork()
+            good = all(alone.accept(token) for token in reversed(path))
+            assert at < 0 or good == allowed[at]
+            expected = bench.masks.fill([alone])[0] if good else np.zeros(bench.masks.words, np.int32)
+            assert (masks[at + 1] == expected).all()
+    assert followed > 50
+
+
+def test_a_drafted_token_comes_behind_its_parent(bench):
+    with pytest.raises(ValueError, match="a parent comes before"):
+        bench.masks.fill_tree(bench.matcher(JsonObject()), [1, 2], [-1, 1])
