@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sysconfig
 import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,8 @@ SEED = 0
 END_OF_TEXT, TURN, END_OF_TURN = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 TOKENIZER_SIZE = 8192
 """Tokens that are trained at most; the model's further ids spell nothing."""
+LARGE_VOCABULARY = 128_000
+"""Tokens of the vocabulary that a constraint's masks are measured over: as many as large models have."""
 TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -153,6 +157,43 @@ def make(shape: Shape, folder: Path, *, seed: int = SEED) -> Path:
     return place
 
 
+def with_large_vocabulary(place: Path, shape: Shape) -> Path:
+    """A checkpoint with the same weights and another tokenizer, of `LARGE_VOCABULARY` tokens, trained on the Python sources of
+    the packages that are installed here (a minute, once). Its folder, made if it is missing."""
+    other = place.with_name(f"{place.name}-{LARGE_VOCABULARY // 1000}k")
+    if (other / "config.json").exists():
+        return other
+    unfinished = other.with_name(f".{other.name}.{os.getpid()}")
+    unfinished.mkdir(parents=True, exist_ok=True)
+    os.link(place / "model.safetensors", unfinished / "model.safetensors")
+    _write_tokenizer(unfinished, LARGE_VOCABULARY, shape.positions, kept=place.parent, texts=_sources)
+    for name in ("generation_config.json", "config.json"):
+        shutil.copyfile(place / name, unfinished / name)
+    if other.exists():
+        shutil.rmtree(other)
+    unfinished.rename(other)
+    return other
+
+
+def _sources() -> Iterator[str]:
+    """Texts of installed packages, 64 million bytes at most, in an order that does not depend on the file system."""
+    left = 64 << 20
+    for file in sorted(Path(sysconfig.get_paths()["purelib"]).rglob("*.py")):
+        text = file.read_text(encoding="utf-8", errors="replace")
+        left -= len(text)
+        if left < 0:
+            return
+        yield text
+
+
+def _bundled_texts() -> Iterator[str]:
+    """What the bundled model was trained on."""
+    from ..bundled.corpus import training_text
+
+    draw = training_text(0)
+    return ("".join(text for text, _ in draw()) for _ in range(4_000))
+
+
 def _write_weights(shape: Shape, file: Path, seed: int) -> None:
     """Normal with a deviation of 0.02; the norms' weights around 1. Each tensor is drawn by its own name."""
     import torch
@@ -166,12 +207,14 @@ def _write_weights(shape: Shape, file: Path, seed: int) -> None:
     save_file(tensors, file, {"format": "pt"})
 
 
-def _write_tokenizer(folder: Path, size: int, positions: int, *, kept: Path) -> None:
+def _write_tokenizer(
+    folder: Path, size: int, positions: int, *, kept: Path, texts: Callable[[], Iterator[str]] = _bundled_texts
+) -> None:
     """tokenizer.json (trained once for each size, then copied), its config and the chat template."""
     trained = kept / f"tokenizer-{size}.json"
     if not trained.exists():
         unfinished = trained.with_suffix(f".{os.getpid()}")
-        _train(size).save(str(unfinished))
+        _train(size, texts()).save(str(unfinished))
         unfinished.rename(trained)
     shutil.copyfile(trained, folder / "tokenizer.json")
     config = {
@@ -186,11 +229,9 @@ def _write_tokenizer(folder: Path, size: int, positions: int, *, kept: Path) -> 
     (folder / "chat_template.jinja").write_text(TEMPLATE)
 
 
-def _train(size: int) -> Any:
-    """Byte-level BPE of up to `size` tokens on the bundled model's text; ids 0 to 2 are the control tokens."""
+def _train(size: int, texts: Iterator[str]) -> Any:
+    """Byte-level BPE of up to `size` tokens; ids 0 to 2 are the control tokens."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    from ..bundled.corpus import training_text
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -201,6 +242,5 @@ def _train(size: int) -> Any:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    draw = training_text(0)
-    tokenizer.train_from_iterator(("".join(text for text, _ in draw()) for _ in range(4_000)), trainer)
+    tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
