@@ -6,7 +6,8 @@ A valid schema can keep a grammar compiler busy for half a minute, and a C++ thr
          |  the same one under way? wait for it
          `--> an idle worker, else a new one (at most `workers`), else the next that becomes idle
                    answer within time_s --> bytes or ConstraintError
-                   no answer            --> killed and replaced; ConstraintError grammar_too_complex
+                   too long             --> ended by the worker; ConstraintError grammar_too_complex, for a minute
+                   no answer            --> killed and replaced; the same error
                    died                 --> once more on a new worker, then grammar_too_complex
 """
 
@@ -17,6 +18,7 @@ import contextlib
 import os
 import struct
 import sys
+import time
 from collections import OrderedDict
 
 import msgspec
@@ -24,10 +26,15 @@ import msgspec
 from ..runtime.errors import ConstraintError, EngineError
 from . import limits
 from .spec import Constraint
-from .worker import Answer, Compiled, Failed, Job, Ready, Refused, Setup, frame
+from .worker import Answer, Compiled, Failed, Job, Ready, Refused, Setup, TooLong, frame
 
 _START_S = 120.0
 """A worker imports xgrammar with all of torch; on a busy machine with cold disks that takes its time."""
+
+_PATIENCE_S = 1.0 if sys.platform.startswith("linux") else 0.0
+"""Beyond the limit, which the worker itself keeps where it can."""
+_TOO_LONG_S = 60.0
+"""So long a constraint that took too long is refused without another try: it may have been the machine that was busy."""
 
 _DECODE = msgspec.msgpack.Decoder(Answer)
 
@@ -49,6 +56,7 @@ class GrammarCompiler:
         self._setup = Setup(vocabulary, memory_bytes, time_s)
         self._time_s = time_s
         self._cache = _Cache(cache_bytes)
+        self._too_long: OrderedDict[Constraint, float] = OrderedDict()
         self._pending: dict[Constraint, asyncio.Task[bytes]] = {}
         self._idle: list[Worker] = []
         self._live: set[Worker] = set()
@@ -72,6 +80,8 @@ class GrammarCompiler:
             return known
         if known is not None:
             raise _error(known)
+        if self._too_long.get(constraint, 0.0) > time.monotonic():
+            raise self._takes_too_long()
         task = self._pending.get(constraint)
         if task is None:
             task = asyncio.create_task(self._compile(constraint))
@@ -102,7 +112,7 @@ class GrammarCompiler:
 
     @property
     def pids(self) -> list[int]:
-        """The process ids of the live workers."""
+        """The process ids of the live workers; each has a child that compiles."""
         return [worker.pid for worker in self._live]
 
     def _forget(self, constraint: Constraint, done: asyncio.Task[bytes]) -> None:
@@ -121,6 +131,8 @@ class GrammarCompiler:
                 if isinstance(answer, Refused):
                     self._cache.put(constraint, answer)
                     raise _error(answer)
+                if isinstance(answer, TooLong):
+                    raise self._remember_too_long(constraint)
                 if isinstance(answer, Failed):
                     raise EngineError(f"Compiling the constraint failed inside the compile process: {answer.message}")
         refusal = Refused("grammar_too_complex", "Compiling the constraint ended two compile processes. Simplify the constraint.")
@@ -143,7 +155,7 @@ class GrammarCompiler:
         """The worker's answer, None if it died. It becomes idle again only after an answer. Raises ConstraintError at the
         time limit."""
         try:
-            answer = await asyncio.wait_for(worker.ask(Job(constraint)), self._time_s)
+            answer = await asyncio.wait_for(worker.ask(Job(constraint)), self._time_s + _PATIENCE_S)
         except (asyncio.IncompleteReadError, ConnectionError):
             answer = None
         except TimeoutError:
@@ -151,7 +163,7 @@ class GrammarCompiler:
             replacing = asyncio.create_task(self._replace())
             self._replacing.add(replacing)
             replacing.add_done_callback(self._replacing.discard)
-            raise limits.too_complex(f"Compiling the constraint took longer than {self._time_s:g} s.") from None
+            raise self._remember_too_long(constraint) from None
         except BaseException:
             await self._end(worker)
             raise
@@ -160,6 +172,15 @@ class GrammarCompiler:
         else:
             self._idle.append(worker)
         return answer
+
+    def _takes_too_long(self) -> ConstraintError:
+        return limits.too_complex(f"Compiling the constraint took longer than {self._time_s:g} s.")
+
+    def _remember_too_long(self, constraint: Constraint) -> ConstraintError:
+        self._too_long[constraint] = time.monotonic() + _TOO_LONG_S
+        if len(self._too_long) > 64:
+            self._too_long.popitem(last=False)
+        return self._takes_too_long()
 
     async def _worker(self) -> Worker:
         worker = await Worker.start()

@@ -1,18 +1,26 @@
-"""A compile process: `python -m ramify.constrained.worker`, started and killed by `compiler.py`.
+"""A compile process: `python -m ramify.constrained.worker`, started by `compiler.py`.
 
 It reads framed messages from stdin and answers on stdout: first `Setup`, answered by `Ready`, then one `Job` at a time, each
-answered by `Compiled`, `Refused` or `Failed`. A frame is its length (4 bytes, little endian) and a MessagePack value, decoded
-into these types and nothing else. The process ends at the end of stdin, when its parent dies, and when a job takes far longer
-than the parent would have waited. After set-up its address space is bounded, so a grammar cannot take the machine's memory.
+answered by `Compiled`, `Refused`, `TooLong` or `Failed`. A frame is its length (4 bytes, little endian) and a MessagePack value,
+decoded into these types and nothing else. The process ends at the end of stdin, and when its parent dies.
+
+    this process: imports, vocabulary ──fork──> a child compiles, job after job, its address space bounded
+         ^ a child that takes too long is killed here, and the next one is there in milliseconds
+
+Importing what compiles takes seconds, so it is done once and never killed: a hostile constraint costs the time that it is given,
+and the next one does not wait for another start. Where a fork is not safe (other systems than Linux) jobs are done here, and
+the parent kills this process at the limit.
 """
 
 from __future__ import annotations
 
 import os
+import select
 import signal
 import struct
 import sys
 import traceback
+from collections.abc import Callable
 from typing import BinaryIO, TypeVar
 
 import msgspec
@@ -63,7 +71,16 @@ class Refused(msgspec.Struct, frozen=True, tag="refused"):
     param: str | None = None
 
 
-Answer = Ready | Compiled | Refused | Failed
+class TooLong(msgspec.Struct, frozen=True, tag="too_long"):
+    """The job was not done in its time, and was ended."""
+
+
+Answer = Ready | Compiled | Refused | Failed | TooLong
+_ANSWER = msgspec.msgpack.Decoder(Answer)
+_JOBS_OF_A_CHILD = 256
+"""Then another takes its place, so that what a library keeps for ever is not kept."""
+_NICENESS = 5
+"""Of a child: beside a compilation, decoding gets three quarters of a core that both want."""
 
 
 def frame(message: Setup | Job | Answer) -> bytes:
@@ -74,7 +91,7 @@ def frame(message: Setup | Job | Answer) -> bytes:
 
 def main() -> None:
     """Serves jobs until stdin ends."""
-    _die_with_parent()
+    _die_with_parent(os.getppid())
     inbox, outbox = sys.stdin.buffer, _private_stdout()
     setup = _read(inbox, Setup)
     if setup is None:
@@ -83,12 +100,84 @@ def main() -> None:
 
     compiler = XGrammarCompiler(setup.vocabulary)
     _answer(compiler.compile, _FIRST)
-    _bound_address_space(setup.memory_bytes)
+    forks = sys.platform.startswith("linux")
+    if not forks:
+        _bound_address_space(setup.memory_bytes)
+    compiles = _Child(compiler.compile, setup).answer if forks else lambda job: _answer(compiler.compile, job.constraint)
     _write(outbox, Ready())
     while (job := _read(inbox, Job)) is not None:
-        signal.setitimer(signal.ITIMER_REAL, 2 * setup.time_s + 1)
-        _write(outbox, _answer(compiler.compile, job.constraint))
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        _write(outbox, compiles(job))
+
+
+class _Child:
+    """A process that compiles, made anew when it is gone."""
+
+    def __init__(self, compile_constraint: Callable[[Constraint], bytes], setup: Setup):
+        self._compile, self._setup = compile_constraint, setup
+        self._pid = 0
+        self._jobs = self._answers = -1
+        self._done = 0
+
+    def answer(self, job: Job) -> Answer:
+        """The child's answer. A child that died is replaced, and its job done once more."""
+        for _ in range(2):
+            if not self._pid or self._done >= _JOBS_OF_A_CHILD:
+                self._end()
+                self._begin()
+            self._done += 1
+            answer = self._ask(job)
+            if answer is not None:
+                return answer
+        return Refused("grammar_too_complex", "Compiling the constraint ended two compile processes. Simplify the constraint.")
+
+    def _ask(self, job: Job) -> Answer | None:
+        """None when the child died."""
+        try:
+            with os.fdopen(os.dup(self._jobs), "wb") as pipe:
+                pipe.write(frame(job))
+        except BrokenPipeError:
+            return self._end()
+        if not select.select([self._answers], [], [], self._setup.time_s)[0]:
+            self._end()
+            return TooLong()
+        with os.fdopen(os.dup(self._answers), "rb") as pipe:
+            body = _read_frame(pipe)
+        return self._end() if body is None else _ANSWER.decode(body)
+
+    def _begin(self) -> None:
+        jobs, self._jobs = os.pipe()
+        self._answers, answers = os.pipe()
+        parent = os.getpid()
+        self._pid = os.fork()
+        if self._pid:
+            os.close(jobs)
+            os.close(answers)
+            self._done = 0
+            return
+        try:
+            self._serve(parent, jobs, answers)
+        finally:
+            os._exit(0)
+
+    def _serve(self, parent: int, jobs: int, answers: int) -> None:
+        """The life of a child."""
+        _die_with_parent(parent)
+        os.close(0)
+        os.close(self._jobs)
+        os.close(self._answers)
+        os.nice(_NICENESS)
+        _bound_address_space(self._setup.memory_bytes)
+        with os.fdopen(jobs, "rb") as inbox, os.fdopen(answers, "wb") as outbox:
+            while (job := _read(inbox, Job)) is not None:
+                _write(outbox, _answer(self._compile, job.constraint))
+
+    def _end(self) -> None:
+        if self._pid:
+            os.kill(self._pid, signal.SIGKILL)
+            os.waitpid(self._pid, 0)
+            os.close(self._jobs)
+            os.close(self._answers)
+            self._pid = 0
 
 
 def _answer(compile_constraint, constraint: Constraint) -> Answer:
@@ -113,12 +202,17 @@ def _private_stdout() -> BinaryIO:
 
 def _read(inbox: BinaryIO, kind: type[T]) -> T | None:
     """The next message, None at the end of the input."""
+    body = _read_frame(inbox)
+    return None if body is None else msgspec.msgpack.decode(body, type=kind)
+
+
+def _read_frame(inbox: BinaryIO) -> bytes | None:
     head = inbox.read(4)
     if len(head) < 4:
         return None
     (length,) = struct.unpack("<I", head)
     body = inbox.read(length)
-    return msgspec.msgpack.decode(body, type=kind) if len(body) == length else None
+    return body if len(body) == length else None
 
 
 def _write(outbox: BinaryIO, message: Answer) -> None:
@@ -126,13 +220,12 @@ def _write(outbox: BinaryIO, message: Answer) -> None:
     outbox.flush()
 
 
-def _die_with_parent() -> None:
-    """Asks Linux to kill this process when its parent ends; elsewhere the end of stdin and the timer do it."""
+def _die_with_parent(parent: int) -> None:
+    """Asks Linux to kill this process when its parent, of that pid, ends; elsewhere the end of stdin does it."""
     if not sys.platform.startswith("linux"):
         return
     import ctypes
 
-    parent = os.getppid()
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
     if os.getppid() != parent:
         sys.exit(0)

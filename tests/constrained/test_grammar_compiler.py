@@ -51,6 +51,11 @@ def is_running(pid: int) -> bool:
     return True
 
 
+def children(pid: int) -> list[int]:
+    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+        return [int(one) for one in file.read().split()]
+
+
 async def test_every_kind_of_constraint_comes_back_as_a_matcher(bench, compiler):
     asked = {
         JsonSchema('{"type":"integer"}'): "12",
@@ -101,13 +106,16 @@ async def test_a_compilation_is_killed_at_its_limit_and_the_next_one_works(bench
     try:
         await compiler.warm(5)
         await compiler.warm()
+        assert bench.accepts(await compiler.compile(Regex("c")), "c")
         [pid] = compiler.pids
-        with pytest.raises(ConstraintError, match="longer than 2 s") as error:
-            await compiler.compile(SLOW)
-        assert error.value.code == "grammar_too_complex"
-        assert not is_running(pid)
+        [child] = children(pid)
+        for _ in range(2):  # the second is not tried
+            with pytest.raises(ConstraintError, match="longer than 2 s") as error:
+                await compiler.compile(SLOW)
+            assert error.value.code == "grammar_too_complex"
+        assert not is_running(child)
         assert bench.accepts(await compiler.compile(Regex("d")), "d")
-        assert len(compiler.pids) == 1 and compiler.pids != [pid]
+        assert compiler.pids == [pid] and children(pid) != [child], "what took seconds to import is still there"
     finally:
         await compiler.close()
 
@@ -132,14 +140,42 @@ async def test_a_worker_killed_in_the_middle_is_replaced_and_the_work_done_again
     assert pid not in compiler.pids and len(compiler.pids) == 1
 
 
+async def test_a_child_killed_in_the_middle_is_replaced_and_the_work_done_again(bench, compiler):
+    assert bench.accepts(await compiler.compile(Regex("f+")), "f")
+    [pid] = compiler.pids
+    [child] = children(pid)
+    os.kill(child, signal.SIGSTOP)
+    asked = asyncio.create_task(compiler.compile(Regex("g+")))
+    await asyncio.sleep(0.05)
+    os.kill(child, signal.SIGKILL)
+    assert bench.accepts(await asked, "g")
+    assert compiler.pids == [pid] and child not in children(pid)
+
+
+async def test_what_a_child_may_take_of_memory_and_of_the_processor_is_bounded(bench, compiler):
+    assert bench.accepts(await compiler.compile(Regex("h+")), "h")
+    [child] = children(compiler.pids[0])
+    with open(f"/proc/{child}/limits", encoding="ascii") as file:
+        [bound] = [line.split()[3] for line in file if line.startswith("Max address space")]
+    assert bound.isdigit()
+    assert os.getpriority(os.PRIO_PROCESS, child) > os.getpriority(os.PRIO_PROCESS, 0)
+
+
 async def test_close_ends_every_process_and_every_wait(vocabulary):
     compiler = GrammarCompiler(vocabulary, time_s=PATIENT_S)
     waiting = asyncio.create_task(compiler.compile(SLOW))
-    while not compiler.pids:
+    while not compiler.pids or not children(compiler.pids[0]):
         await asyncio.sleep(0.01)
     pids = compiler.pids
+    compiling = [child for pid in pids for child in children(pid)]
     await compiler.close()
     assert compiler.pids == [] and not any(map(is_running, pids))
+    for _ in range(200):  # the system ends a child with its parent, at once but not before
+        if not any(map(is_running, compiling)):
+            break
+        await asyncio.sleep(0.01)
+    else:
+        raise AssertionError(f"{compiling} outlived their worker")
     with pytest.raises((asyncio.CancelledError, EngineError)):
         await waiting
     with pytest.raises(EngineError, match="closed"):
