@@ -25,6 +25,8 @@ from .gemm.quantized_reference import QuantizedTorchLinear
 from .gemm.selftest import FORMS, CheckedLinears
 from .kv import reference as kv_reference
 from .kv.interface import KVCopyPages
+from .layers import native as layers_native
+from .layers.interface import MakeStack, Stack, StackParts
 from .native import NONE, Native
 from .norm import reference as norm_reference
 from .norm.interface import RmsNorm
@@ -55,6 +57,7 @@ class Kernels:
     rotate_and_write: RotateAndWrite
     silu_mul: SiluMul
     sampling: Sampling
+    layers: MakeStack
     packs: bool
     reasons: list[str] = field(default_factory=list)
 
@@ -84,6 +87,7 @@ def choose(
         rotate_and_write=rotate_and_write,
         silu_mul=silu_mul,
         sampling=sampling,
+        layers=_stacks(device, native, reasons),
         packs=packs,
         reasons=reasons,
     )
@@ -134,6 +138,22 @@ def _quantized(device: torch.device, form: Format, native: Native, reasons: list
         return lambda weight, bias=None: QuantizedTorchLinear(weight, bias, form)
     reasons.append(f"{what}; C++, {LEVELS[torch.ops.ramify.linear_best_level()]}")
     return lambda weight, bias=None: QuantizedLinear(weight, bias, form)
+
+
+def _stacks(device: torch.device, native: Native, reasons: list[str]) -> MakeStack:
+    """What runs all layers in one call. Only when it is given the parts, a line says what became of it."""
+
+    def stack(parts: StackParts) -> Stack | None:
+        refused = layers_native.refusal(parts) if device.type == "cpu" and native.available else "there are no native kernels"
+        if refused is not None:
+            reasons.append(f"layers: operation by operation, because {refused}")
+            return None
+        made = layers_native.NativeStack(parts, torch.ops.ramify.best_level())
+        limit = "" if made.most_rows is None else f" up to {made.most_rows} rows, with more operation by operation"
+        reasons.append(f"layers: all in one call of C++{limit}")
+        return made
+
+    return stack
 
 
 def _attentions(

@@ -31,7 +31,7 @@ def refusal(spec: AttentionSpec) -> str | None:
 class Plan:
     """spans: int32 [4, spans]: query_start, query_length, start, row. sharing: int32 [2, spans]: order, shared; or [2, 0].
 
-    page_table: int32 [rows, max_pages], not a copy.
+    page_table: int32 [rows, max_pages], not a copy. A plan is the same for all specs.
     """
 
     spans: Tensor
@@ -68,7 +68,9 @@ class NativeAttention:
         spans = np.array((index.query_start, index.query_length, index.start, index.row), np.int32)
         share = index.sharing
         sharing = np.empty((2, 0), np.int32) if share is None else np.array((share.order, share.shared), np.int32)
-        page_table = index.page_table.to(torch.int32).contiguous()
+        page_table = index.page_table
+        if page_table.dtype != torch.int32 or not page_table.is_contiguous():
+            page_table = page_table.to(torch.int32).contiguous()
         return Plan(torch.from_numpy(spans), torch.from_numpy(sharing), page_table, index.page_size)
 
     def run(self, plan: Plan, k_pool: Tensor, v_pool: Tensor, q: Tensor) -> Tensor:

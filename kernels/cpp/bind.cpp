@@ -4,9 +4,8 @@
 #include <torch/headeronly/core/ScalarType.h>
 #include <torch/headeronly/util/Exception.h>
 
-#include <vector>
-
 #include "attention.h"
+#include "attention_plan.h"
 
 namespace {
 
@@ -22,24 +21,6 @@ int32_t dtype_of(const Tensor& tensor, const char* name) {
 int64_t best_level() { return ramify_best_level(); }
 
 int64_t attention_bytes() { return ramify_attention_bytes(); }
-
-// Reads what spans share into the call. sharing: int32 [2, spans]: order, shared; or [2, 0].
-void set_sharing(const Tensor& sharing, RamifyAttention& call) {
-    STD_TORCH_CHECK(sharing.dim() == 2 && sharing.size(0) == 2 && sharing.scalar_type() == ScalarType::Int &&
-                        sharing.is_contiguous() && (sharing.size(1) == 0 || sharing.size(1) == call.spans),
-                    "sharing must be contiguous int32 [2, spans] or [2, 0]");
-    if (sharing.size(1) == 0) return;
-    call.order = static_cast<const int32_t*>(sharing.const_data_ptr());
-    call.shared = call.order + call.spans;
-    thread_local std::vector<char> seen;  // kept, so that a step allocates nothing
-    seen.assign(call.spans, 0);
-    for (int32_t i = 0; i < call.spans; i++) {
-        const int32_t span = call.order[i];
-        const bool fits = span >= 0 && span < call.spans && !seen[span] && call.shared[i] >= 0;
-        STD_TORCH_CHECK(fits, "sharing must hold each span once, and counts of positions, at entry ", i);
-        seen[span] = 1;
-    }
-}
 
 // Shapes are those of kernels/attention/interface.py. spans: int32 [4, spans]: query_start, query_length, start, row.
 void attention(const Tensor& q, const Tensor& k_pool, const Tensor& v_pool, const Tensor& page_table, int64_t page_size,
@@ -61,12 +42,8 @@ void attention(const Tensor& q, const Tensor& k_pool, const Tensor& v_pool, cons
     STD_TORCH_CHECK(out.size(0) == tokens && out.size(1) == heads && out.size(2) == head_dim &&
                         out.scalar_type() == q.scalar_type(),
                     "out must have q's shape and dtype");
-    STD_TORCH_CHECK(page_table.dim() == 2 && page_table.scalar_type() == ScalarType::Int && page_table.is_contiguous(),
-                    "page_table must be contiguous int32 [rows, max_pages]");
-    STD_TORCH_CHECK(spans.dim() == 2 && spans.size(0) == 4 && spans.scalar_type() == ScalarType::Int && spans.is_contiguous(),
-                    "spans must be contiguous int32 [4, spans]");
     STD_TORCH_CHECK(level >= 0 && level <= ramify_best_level(), "this CPU has no level ", level);
-    STD_TORCH_CHECK(page_size > 0 && window >= 0, "page_size must be positive and window not negative");
+    STD_TORCH_CHECK(window >= 0, "window must not be negative");
 
     RamifyAttention call = {};
     call.q = q.const_data_ptr();
@@ -81,22 +58,7 @@ void attention(const Tensor& q, const Tensor& k_pool, const Tensor& v_pool, cons
     call.num_heads = static_cast<int32_t>(heads);
     call.num_kv_heads = static_cast<int32_t>(kv_heads);
     call.head_dim = static_cast<int32_t>(head_dim);
-    call.page_table = static_cast<const int32_t*>(page_table.const_data_ptr());
-    call.page_table_stride = page_table.size(1);
-    call.page_size = static_cast<int32_t>(page_size);
-    call.spans = static_cast<int32_t>(spans.size(1));
-    const int32_t* columns = static_cast<const int32_t*>(spans.const_data_ptr());
-    call.query_start = columns;
-    call.query_length = columns + call.spans;
-    call.start = columns + 2 * int64_t(call.spans);
-    call.row = columns + 3 * int64_t(call.spans);
-    for (int32_t i = 0; i < call.spans; i++) {
-        STD_TORCH_CHECK(call.query_start[i] >= 0 && call.query_length[i] >= 0 && call.start[i] >= 0 && call.row[i] >= 0 &&
-                            int64_t(call.query_start[i]) + call.query_length[i] <= tokens && call.row[i] < page_table.size(0) &&
-                            (int64_t(call.start[i]) + call.query_length[i] + page_size - 1) / page_size <= page_table.size(1),
-                        "span ", i, " does not lie within q and the page table");
-    }
-    set_sharing(sharing, call);
+    ramify::set_plan(page_table, page_size, spans, sharing, tokens, call);
     call.scale = static_cast<float>(scale);
     call.window = static_cast<int32_t>(window);
     call.soft_cap = static_cast<float>(soft_cap);

@@ -6,8 +6,7 @@
 
 #include <optional>
 
-#include "fused.h"
-#include "scratch.h"
+#include "fused_rows.h"
 
 namespace {
 
@@ -16,11 +15,7 @@ using torch::stable::Tensor;
 
 const RamifyFused& fused(int64_t level) {
     STD_TORCH_CHECK(level >= 0 && level <= ramify_best_level(), "this CPU has no level ", level);
-#ifdef __x86_64__
-    if (level >= 2) return level2::FUSED;
-    if (level == 1) return level1::FUSED;
-#endif
-    return level0::FUSED;
+    return ramify::fused_of(level);
 }
 
 int num_threads() {
@@ -54,7 +49,6 @@ void add_rms_norm(Tensor x, const std::optional<Tensor>& delta, const Tensor& we
     if (delta) check_rows(*delta, "delta", x.scalar_type(), rows, size);
     check_whole(weight, "weight", x.scalar_type(), size);
     check_whole(out, "out", x.scalar_type(), rows * size);
-    const auto run = fused(level).norm[dtype_of(x)];
     const RamifyNorm call = {x.mutable_data_ptr(),
                              delta ? delta->const_data_ptr() : nullptr,
                              weight.const_data_ptr(),
@@ -63,8 +57,7 @@ void add_rms_norm(Tensor x, const std::optional<Tensor>& delta, const Tensor& we
                              x.stride(0),
                              delta ? delta->stride(0) : 0,
                              eps};
-    const int threads = ramify::threads_for(0.2 * rows * size, rows, num_threads());
-    ramify::in_chunks(rows, 1 + 4096 / (size + 1), threads, [&](int64_t first, int64_t last) { run(call, first, last); });
+    ramify::norm_rows(fused(level), dtype_of(x), call, rows, num_threads());
 }
 
 void rotate_and_write(const Tensor& qkv, const Tensor& turns, const std::optional<Tensor>& weight, double eps, Tensor k_pool,
@@ -96,10 +89,7 @@ void rotate_and_write(const Tensor& qkv, const Tensor& turns, const std::optiona
     for (int64_t i = 0; i < tokens; i++) {
         STD_TORCH_CHECK(call.slots[i] >= 0 && call.slots[i] < k_pool.size(0), "slot ", call.slots[i], " is not in the pool");
     }
-    const auto run = fused(level).rotate[dtype_of(qkv)];
-    const int threads = ramify::threads_for(0.4 * tokens * (heads + kv_heads) * head_dim, tokens, num_threads());
-    ramify::in_chunks(tokens, 1 + 4096 / ((heads + kv_heads) * head_dim), threads,
-                      [&](int64_t first, int64_t last) { run(call, first, last); });
+    ramify::rotate_rows(fused(level), dtype_of(qkv), call, tokens, num_threads());
 }
 
 void silu_mul(const Tensor& gate_up, int64_t level, Tensor out) {
@@ -107,10 +97,8 @@ void silu_mul(const Tensor& gate_up, int64_t level, Tensor out) {
     const int64_t rows = out.size(0), size = out.size(1);
     check_rows(gate_up, "gate_up", out.scalar_type(), rows, 2 * size);
     check_whole(out, "out", out.scalar_type(), rows * size);
-    const auto run = fused(level).gate[dtype_of(out)];
     const RamifyGate call = {gate_up.const_data_ptr(), out.mutable_data_ptr(), size, rows ? gate_up.stride(0) : 0};
-    const int threads = ramify::threads_for(0.8 * rows * size, rows, num_threads());
-    ramify::in_chunks(rows, 1 + 4096 / (size + 1), threads, [&](int64_t first, int64_t last) { run(call, first, last); });
+    ramify::gate_rows(fused(level), dtype_of(out), call, rows, num_threads());
 }
 
 }  // namespace

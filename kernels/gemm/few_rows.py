@@ -13,6 +13,7 @@ from torch import Tensor
 from . import selftest
 from .interface import Linear, Rows
 from .native import PackedLinear
+from .product import Bf16Product
 from .selftest import Form
 
 MOST_ROWS = 12
@@ -44,6 +45,11 @@ class FewRowsLinear:
     def rows_of(self, weight: Tensor) -> Rows | None:
         """See `Linear.rows_of`."""
         return self.inner.rows_of(weight)
+
+    def product(self) -> Bf16Product:
+        """See `product.HasProduct`."""
+        of = (self.in_features, self.out_features, self._chain, self._most_rows)
+        return Bf16Product(self._memory, self._bias, *of)
 
 
 def _form(name: str, chain: int, most_rows: int | None, *, remark: bool) -> Form:

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from .formats import Format
 from .interface import Rows
+from .product import QuantizedProduct
+from .rows import check_ids
 
 LEVELS = ("baseline", "AVX2", "AVX512", "AVX512-VNNI")
 """By the number that the C++ knows them by."""
@@ -47,6 +49,11 @@ class QuantizedLinear:
         """See `Linear.rows_of`: rows of what became of the weight, in its dtype."""
         return QuantizedRows(self.blocks, (self.out_features, self.in_features), self.form, self._dtype)
 
+    def product(self) -> QuantizedProduct:
+        """See `product.HasProduct`."""
+        of = (self.in_features, self.out_features, self.form.bits, self.form.group, self.level)
+        return QuantizedProduct(self.blocks, self.bias, *of)
+
 
 class QuantizedRows:
     """Rows of a quantised weight, scale * q."""
@@ -56,8 +63,7 @@ class QuantizedRows:
 
     def __call__(self, ids: Tensor) -> Tensor:
         rows, columns = self._shape
-        if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < rows:
-            raise IndexError(f"row out of range: the weight has {rows} rows")
+        check_ids(ids, rows)
         out = torch.empty((ids.shape[0], columns), dtype=self._dtype)
         form = self._form
         torch.ops.ramify.linear_quantized_rows(self._blocks, ids.contiguous(), columns, rows, form.bits, form.group, out)

@@ -67,14 +67,14 @@ class TorchLaunched:
     def _draw(self, batch: Batch, logits: Tensor, masks: Int32 | None) -> tuple[Tensor, Tensor]:
         """Tokens, int64 [W], -1 where none was drawn, and bad, bool [W]."""
         plan, table, total = self.plan, self._sampler.table, len(self.plan.want_kind)
-        drawing = np.flatnonzero(plan.want_kind == SAMPLE)
+        (drawing,) = (plan.want_kind == SAMPLE).nonzero()
         if not len(drawing):
             return torch.full((total,), -1, device=table.device), torch.zeros(total, dtype=torch.bool, device=table.device)
         rows = plan.want_row[drawing]
         draws = Draws(batch.which[drawing], rows, plan.want_position[drawing], plan.want_mask[drawing] > 0)
         tokens, bad = self._sampler.draw(logits, draws, masks)
         # A bad row must feed a token all the same: its sequence ends, but the next step may be under way already.
-        table.last_tokens[upload(rows.astype(np.int64), table.device)] = tokens.clamp(min=0)
+        table.last_tokens.index_copy_(0, upload(rows.astype(np.int64), table.device), tokens.clamp(min=0))
         if len(drawing) == total:
             return tokens, bad
         where = upload(drawing, table.device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch import Tensor
 from ...kernels.activation.interface import SiluMul
 from ...kernels.attention.interface import AttentionIndex, AttentionSpec
 from ...kernels.gemm.interface import Linear, Rows
+from ...kernels.layers.interface import LayeredKV, LayerParts, StackParts
 from ...kernels.table import Kernels
 from .config import ModelConfig
 from .layers.attention import PagedAttention
@@ -36,14 +37,6 @@ class KVSpec:
         return 2 * self.num_layers * self.num_kv_heads * self.head_dim * self.dtype.itemsize
 
 
-class LayeredKV(Protocol):
-    """Whoever owns the K and V bytes."""
-
-    def layer(self, number: int) -> tuple[Tensor, Tensor]:
-        """The K and V pools of a layer, each [slots, num_kv_heads, head_dim], contiguous."""
-        ...
-
-
 @dataclass(frozen=True)
 class Layer:
     """Attention and feed-forward, each with the norm that follows: `next_norm` belongs to the layer above, or ends the model.
@@ -65,6 +58,12 @@ class Layer:
         """attended: [rows, heads * head_dim], of the rows of x. Adds the layer to x, in place. Returns the y that follows."""
         y = self.mlp_norm.after(x, self.linears.o(attended))
         return self.next_norm.after(x, self.linears.down(self.silu_mul(self.linears.gate_up(y))))
+
+    @property
+    def parts(self) -> LayerParts:
+        """What the layer is made of, for an implementation that runs all layers in one call."""
+        of, norms = self.linears, (self.mlp_norm.weight, self.next_norm.weight, self.attention.norm)
+        return LayerParts(of.qkv, of.o, of.gate_up, of.down, *norms, self.attention.kernel)
 
 
 class Decoder:
@@ -99,6 +98,8 @@ class Decoder:
         ]
         self._head = Head(linears["lm_head"])
         self._rope = RopeTable(config.rope, config.head_dim, max_positions, kernels.device, kernels.dtype)
+        parts = tuple(layer.parts for layer in self._layers)
+        self.stack = kernels.layers(StackParts(self._first_norm.weight, config.norm_eps, self._rope.table, parts))
 
     @torch.inference_mode()
     def plan_attention(self, index: AttentionIndex) -> tuple[Any, ...]:
@@ -137,6 +138,8 @@ class Decoder:
     ) -> Tensor:
         """As `forward`, but returns the hidden states after the final norm: [n, hidden] in the model's dtype."""
         x = self._embedding(token_ids)
+        if self.stack is not None and self.stack.takes(x.shape[0], logit_rows.shape[0], kv):
+            return self.stack.run(x, positions, slots=slots, plan=attention_plan[0], kv=kv, logit_rows=logit_rows)
         y, turns = self._first_norm(x), self._rope(positions)
         *earlier, last = enumerate(self._layers)
         for number, layer in earlier:

@@ -14,18 +14,18 @@ from ..config import RopeConfig
 class RopeTable:
     """cos and sin of all positions, computed once, so that a position's bits are the same in every step.
 
-    Memory: max_positions * 2 * head_dim elements of the model's dtype.
+    table: [max_positions, 2 * head_dim] in the model's dtype, the `turns` of each position (`kernels.rope.interface`).
     """
 
     def __init__(self, rope: RopeConfig, head_dim: int, max_positions: int, device: torch.device, dtype: torch.dtype):
         frequencies, scale = inverse_frequencies(rope, head_dim)
         angles = torch.arange(max_positions, dtype=torch.float32)[:, None] * frequencies
         cos, sin = angles.cos().mul_(scale), angles.sin_().mul_(scale)
-        self._table = torch.cat((cos, cos, -sin, sin), -1).to(device, dtype)
+        self.table = torch.cat((cos, cos, -sin, sin), -1).to(device, dtype)
 
     def __call__(self, positions: Tensor) -> Tensor:
         """positions: int64 [tokens]. Returns cos and sin, [tokens, 2 * head_dim], the first half of sin negated."""
-        return self._table.index_select(0, positions)
+        return self.table.index_select(0, positions)
 
 
 def inverse_frequencies(rope: RopeConfig, head_dim: int) -> tuple[Tensor, float]:

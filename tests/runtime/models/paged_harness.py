@@ -50,6 +50,12 @@ class Paged:
 
     def step(self, spans: list[tuple[Stream, list[int]]], wanted: str = "all") -> list[Tensor]:
         """Adds tokens to streams in one step. Returns, per span, the logits of all its tokens or of the last one."""
+        lengths = [len(ids) for _, ids in spans]
+        rows = torch.arange(sum(lengths)) if wanted == "all" else torch.tensor(lengths).cumsum(0) - 1
+        return list(self.rows(spans, rows).split(lengths if wanted == "all" else 1))
+
+    def rows(self, spans: list[tuple[Stream, list[int]]], wanted: Tensor) -> Tensor:
+        """Adds tokens to streams in one step. Returns the logits of these rows, int64 [n] into the step's tokens."""
         starts, lengths, positions, slots = [], [], [], []
         for stream, ids in spans:
             end = stream.length + len(ids)
@@ -72,16 +78,14 @@ class Paged:
             page_table=self.table,
             page_size=self.page_size,
         )
-        rows = torch.arange(int(ends[-1])) if wanted == "all" else torch.from_numpy(ends - 1)
-        logits = self.decoder.forward(
+        return self.decoder.forward(
             torch.tensor([token for _, ids in spans for token in ids]),
             torch.from_numpy(np.concatenate(positions)),
             kv=self.pools,
             slots=torch.from_numpy(np.concatenate(slots)),
             attention_plan=self.decoder.plan_attention(index),
-            logit_rows=rows,
+            logit_rows=wanted,
         )
-        return list(logits.split(lengths if wanted == "all" else 1))
 
     def prefill(self, ids: list[int], chunk: int | None = None) -> tuple[Stream, Tensor]:
         """A new sequence in chunks; returns it and the logits of all its tokens, [len(ids), vocab]."""
