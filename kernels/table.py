@@ -12,6 +12,7 @@ from .activation.interface import SiluMul
 from .activation.native import NativeSiluMul
 from .attention import native as attention_native
 from .attention import reference as attention_reference
+from .attention.costs import DEFAULT_COSTS, SharingCosts
 from .attention.interface import Attention, AttentionSpec
 from .attention.selftest import choose_shapes, holds
 from .attention.tiles import TILE, Shapes
@@ -43,13 +44,15 @@ DTYPES = (torch.float32, torch.bfloat16)
 
 @dataclass(frozen=True)
 class Kernels:
-    """The operations of one device and dtype. `reasons`: lines for people; self-tests at load add to them.
+    """The operations of one device and dtype. kv_dtype: of K and V in the pools, as dtype or int8. `reasons`: lines for people;
+    self-tests at load add to them.
 
     `packs`: linear layers copy their weight into a layout of their own, so the raw one can be dropped or be a mapped file.
     """
 
     device: torch.device
     dtype: torch.dtype
+    kv_dtype: torch.dtype
     linear: MakeLinear
     attention: Callable[[AttentionSpec], Attention]
     kv_copy_pages: KVCopyPages
@@ -63,25 +66,38 @@ class Kernels:
 
 
 def choose(
-    device: torch.device | str, dtype: torch.dtype, native: Native = NONE, quantization: str | None = None
+    device: torch.device | str,
+    dtype: torch.dtype,
+    native: Native = NONE,
+    quantization: str | None = None,
+    *,
+    kv_dtype: torch.dtype | None = None,
+    costs: SharingCosts = DEFAULT_COSTS,
 ) -> Kernels:
     """The kernels for a device and a dtype (fp32 or bf16).
 
     native: what `native.load` returned; without it the references are taken where there are no others. quantization: of the
-    weights of linear layers, a name of `FORMATS`. Raises ValueError for another dtype, and for a quantization off the CPU.
+    weights of linear layers, a name of `FORMATS`. kv_dtype: of K and V in the pools, int8 or None, as dtype. costs: by which
+    attention decides what it reads together. Raises ValueError for another dtype, and for a quantization or int8 off the CPU.
     Changes nothing.
     """
     device = torch.device(device)
     if dtype not in DTYPES:
         raise ValueError(f"No kernels for dtype {dtype}. Use float32 or bfloat16.")
+    if kv_dtype not in (None, dtype, torch.int8):
+        raise ValueError(f"No kernels for K and V in {kv_dtype} beside {dtype}. Use int8, or leave it out.")
+    kv_dtype = kv_dtype or dtype
+    if kv_dtype == torch.int8 and device.type != "cpu":
+        raise ValueError(f"No K and V in int8 on {device.type}. Use the CPU.")
     reasons: list[str] = []
     linear, packs = _linears(device, dtype, native, quantization, reasons)
     rms_norm, rotate_and_write, silu_mul, sampling = _between_linears(device, native, reasons)
     return Kernels(
         device=device,
         dtype=dtype,
+        kv_dtype=kv_dtype,
         linear=linear,
-        attention=_attentions(device, dtype, native, reasons),
+        attention=_attentions(device, dtype, kv_dtype, native, costs, reasons),
         kv_copy_pages=kv_reference.copy_pages,
         rms_norm=rms_norm,
         rotate_and_write=rotate_and_write,
@@ -157,26 +173,42 @@ def _stacks(device: torch.device, native: Native, reasons: list[str]) -> MakeSta
 
 
 def _attentions(
-    device: torch.device, dtype: torch.dtype, native: Native, reasons: list[str]
+    device: torch.device,
+    dtype: torch.dtype,
+    kv_dtype: torch.dtype,
+    native: Native,
+    costs: SharingCosts,
+    reasons: list[str],
 ) -> Callable[[AttentionSpec], Attention]:
     made: dict[AttentionSpec, Attention] = {}
+    if kv_dtype == torch.int8:
+        reasons.append("K and V: int8, a bf16 scale for each vector of a token and head")
 
     def attention(spec: AttentionSpec) -> Attention:
         if spec not in made:
-            own = _native_attention(spec, dtype, native, reasons) if device.type == "cpu" else None
-            made[spec] = own or attention_reference.TorchAttention(spec, device, _shapes(spec, device, dtype, reasons))
+            own = None
+            if device.type == "cpu":
+                own = _native_attention(spec, dtype, kv_dtype, native, costs, reasons)
+            made[spec] = own or attention_reference.TorchAttention(spec, device, _shapes(spec, device, dtype, kv_dtype, reasons))
         return made[spec]
 
     return attention
 
 
-def _native_attention(spec: AttentionSpec, dtype: torch.dtype, native: Native, reasons: list[str]) -> Attention | None:
+def _native_attention(
+    spec: AttentionSpec,
+    dtype: torch.dtype,
+    kv_dtype: torch.dtype,
+    native: Native,
+    costs: SharingCosts,
+    reasons: list[str],
+) -> Attention | None:
     """The C++ one, where it can be had, takes this spec, and keeps a row's bits."""
     refused = attention_native.refusal(spec) if native.available else native.reason
     if refused is None:
-        attention = attention_native.NativeAttention(spec)
+        attention = attention_native.NativeAttention(spec, costs=costs)
         level = attention_native.LEVELS[attention.level]
-        if holds(attention, torch.device("cpu"), dtype):
+        if holds(attention, torch.device("cpu"), dtype, kv_dtype):
             reasons.append(f"attention: C++ over pages, {level}: a row's bits are the same in any company (tested)")
             return attention
         refused = f"a row's bits depend on the other rows ({level})"
@@ -184,12 +216,14 @@ def _native_attention(spec: AttentionSpec, dtype: torch.dtype, native: Native, r
     return None
 
 
-def _shapes(spec: AttentionSpec, device: torch.device, dtype: torch.dtype, reasons: list[str]) -> Shapes:
+def _shapes(
+    spec: AttentionSpec, device: torch.device, dtype: torch.dtype, kv_dtype: torch.dtype, reasons: list[str]
+) -> Shapes:
     where = f"attention: torch over pages in tiles of {TILE} positions"
     if device.type != "cpu":
         reasons.append(f"{where} on {device.type}, without the invariance test")
         return Shapes()
-    shapes, same = choose_shapes(spec, device, dtype)
+    shapes, same = choose_shapes(spec, device, dtype, kv_dtype)
     how = f"rows padded to {shapes.row_multiple}, tiles cut to {'/'.join(map(str, shapes.widths))}"
     if same:
         reasons.append(f"{where}, {how}: a row's bits are the same in any company (tested)")

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
-from .config import POLICIES, QUANTIZATIONS, SCHEDULES, EngineOptions
+from .config import KV_DTYPES, POLICIES, QUANTIZATIONS, SCHEDULES, EngineOptions
 from .errors import RamifyError
 from .protocol import SamplingParams
 from .server.flags import add_server_flags
@@ -22,6 +22,7 @@ ENGINE_FLAGS: dict[str, tuple[str | Sequence[str] | None, str]] = {
     "device": (("auto", "cpu", "cuda"), "where to compute (default: auto)"),
     "dtype": (("auto", "float32", "bfloat16"), "of weights and KV (default: bfloat16 where the device multiplies it natively)"),
     "quantization": (QUANTIZATIONS, "of the linear layers' weights, on a CPU: less memory, faster (default: none)"),
+    "kv_dtype": (KV_DTYPES, "of K and V in the pool; int8, on a CPU, holds almost twice the tokens (default: auto, as dtype)"),
     "kv_tokens": ("N", "size of the KV pool in tokens"),
     "mem_fraction": ("SHARE", "or its share of free memory (default: 0.25 on a CPU, 0.85 on a GPU)"),
     "max_running": ("N", "sequences decoded together"),
@@ -35,6 +36,7 @@ ENGINE_FLAGS: dict[str, tuple[str | Sequence[str] | None, str]] = {
     "queue": ("N", "requests that may wait before others are refused (default: 1024)"),
     "depth": ("N", "steps in flight, 1 or 2 (default: 1 on a CPU, 2 on a GPU)"),
     "jump_forward": (None, "compute tokens that a constraint forces one by one; the output is the same"),
+    "tree_attention": (None, "read K and V again for every row that shares them; the results are the same, to the bit"),
 }
 
 

@@ -18,6 +18,9 @@ COMPILING = "compiling the CPU kernels, once"
 POLICIES = ("lru", "lfu", "fifo")
 SCHEDULES = ("prefix", "fcfs", "priority")
 QUANTIZATIONS = ("int8", "int4")
+KV_DTYPES = ("auto", "int8")
+SCALE_BYTES = 2
+"""Of a K or V vector in int8 (`kernels/kv/int8.py`, which a configuration must not import)."""
 
 
 class EngineOptions(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -25,18 +28,20 @@ class EngineOptions(msgspec.Struct, frozen=True, omit_defaults=True):
 
     model: checkpoint folder, hub id, or None for the bundled model. device: auto | cpu | cuda. dtype: auto | float32 | bfloat16.
     quantization: int8 | int4, of the weights of linear layers, as they are loaded, on the CPU; None: they stay in dtype.
+    kv_dtype: auto (as dtype) | int8, of K and V in the pool, on the CPU.
     kv_tokens: size of the KV pool in tokens, or mem_fraction: its share of the memory that is free once the model is loaded.
     max_running: sequences decoded together. chunk_tokens: tokens that one step may prefill. context_length: below the model's.
     threads: of torch. page_size: tokens a page. eviction: lru | lfu | fifo. schedule: prefix | fcfs | priority.
     generation_defaults: take sampling defaults from generation_config.json. queue: requests that may wait.
     depth: steps in flight (1 on the CPU, 2 on CUDA). jump_forward: tokens that a constraint forces are computed together; what is
-    generated is the same without it.
+    generated is the same without it. tree_attention: K and V that rows share are read once for all of them.
     """
 
     model: str | None = None
     device: str = "auto"
     dtype: str = "auto"
     quantization: str | None = None
+    kv_dtype: str = "auto"
     kv_tokens: int | None = None
     mem_fraction: float | None = None
     max_running: int | None = None
@@ -50,6 +55,7 @@ class EngineOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     queue: int = 1024
     depth: int | None = None
     jump_forward: bool = True
+    tree_attention: bool = True
 
 
 class Hardware(msgspec.Struct, frozen=True):
@@ -62,11 +68,12 @@ class Hardware(msgspec.Struct, frozen=True):
 
 
 class ModelFacts(msgspec.Struct, frozen=True):
-    """What of the model decides the configuration. kv_bytes_token: bytes of K and V a token at 4-byte and 2-byte elements."""
+    """What of the model decides the configuration. kv_values_token: elements of K and V a token, in vectors of head_dim."""
 
     context_length: int
     kv_values_token: int
     weight_values: int
+    head_dim: int = 64
 
 
 class CacheConfig(msgspec.Struct, frozen=True):
@@ -91,12 +98,14 @@ class ScheduleConfig(msgspec.Struct, frozen=True):
 
 
 class Config(msgspec.Struct, frozen=True):
-    """Everything decided. dtype: float32 | bfloat16. quantization: int8 | int4 | None."""
+    """Everything decided. dtype: float32 | bfloat16. quantization: int8 | int4 | None. kv_dtype: float32 | bfloat16 | int8."""
 
     device: str
     dtype: str
     quantization: str | None
+    kv_dtype: str
     threads: int
+    tree_attention: bool
     cache: CacheConfig
     schedule: ScheduleConfig
 
@@ -111,6 +120,11 @@ def choose_dtype(said: str, hardware: Hardware) -> str:
     return names[said]
 
 
+def choose_kv_dtype(said: EngineOptions, hardware: Hardware) -> str:
+    """As the model's, unless said."""
+    return choose_dtype(said.dtype, hardware) if said.kv_dtype == "auto" else said.kv_dtype
+
+
 def validate(said: EngineOptions) -> None:
     """Refuse what no machine or model could make right, before anything is loaded."""
     if said.eviction not in POLICIES:
@@ -120,6 +134,8 @@ def validate(said: EngineOptions) -> None:
     if said.quantization not in (None, *QUANTIZATIONS):
         known = ", ".join(QUANTIZATIONS)
         raise InvalidRequest(f"quantization {said.quantization!r} is not known. Use one of {known}.", param="quantization")
+    if said.kv_dtype not in KV_DTYPES:
+        raise InvalidRequest(f"kv_dtype {said.kv_dtype!r} is not known. Use one of {', '.join(KV_DTYPES)}.", param="kv_dtype")
     if said.kv_tokens is not None and said.mem_fraction is not None:
         raise InvalidRequest("kv_tokens and mem_fraction both size the KV pool. Give one of them.", param="mem_fraction")
     if said.mem_fraction is not None and not 0 < said.mem_fraction <= 0.95:
@@ -145,6 +161,11 @@ def resolve(said: EngineOptions, hardware: Hardware, model: ModelFacts) -> Confi
         raise InvalidRequest(
             f"quantization {said.quantization} works on the CPU only. Give device cpu, or leave it out.", param="quantization"
         )
+    if on_gpu and said.kv_dtype != "auto":
+        raise InvalidRequest(
+            f"kv_dtype {said.kv_dtype} works on the CPU only. Give device cpu, or leave it out.", param="kv_dtype"
+        )
+    kv_dtype = choose_kv_dtype(said, hardware)
     page_size = said.page_size or (16 if on_gpu else 1)
     context = said.context_length or model.context_length
     if context > model.context_length:
@@ -153,7 +174,7 @@ def resolve(said: EngineOptions, hardware: Hardware, model: ModelFacts) -> Confi
             param="context_length",
         )
     max_running = said.max_running or 256 if on_gpu else said.max_running or 64
-    token_bytes = model.kv_values_token * (2 if dtype == "bfloat16" else 4)
+    token_bytes = kv_bytes(model, kv_dtype)
     if said.kv_tokens is not None:
         num_tokens = said.kv_tokens
     else:
@@ -174,7 +195,9 @@ def resolve(said: EngineOptions, hardware: Hardware, model: ModelFacts) -> Confi
         device=hardware.device,
         dtype=dtype,
         quantization=said.quantization,
+        kv_dtype=kv_dtype,
         threads=said.threads or hardware.cores,
+        tree_attention=said.tree_attention,
         cache=CacheConfig(num_pages=num_pages, page_size=page_size, policy=said.eviction),
         schedule=ScheduleConfig(
             max_running=max_running,
@@ -186,6 +209,13 @@ def resolve(said: EngineOptions, hardware: Hardware, model: ModelFacts) -> Confi
             jump_forward=said.jump_forward,
         ),
     )
+
+
+def kv_bytes(model: ModelFacts, kv_dtype: str) -> int:
+    """Bytes of K and V of a token in all layers. kv_dtype: float32 | bfloat16 | int8, whose vectors have a scale each. Pure."""
+    if kv_dtype == "int8":
+        return model.kv_values_token // model.head_dim * (model.head_dim + SCALE_BYTES)
+    return model.kv_values_token * (2 if kv_dtype == "bfloat16" else 4)
 
 
 def ramify_environment() -> dict[str, str]:

@@ -76,7 +76,8 @@ class Attention(Protocol):
         ...
 
     def run(self, plan: Any, k_pool: Tensor, v_pool: Tensor, q: Tensor) -> Tensor:
-        """q: [tokens, num_heads, head_dim] after rope; k_pool, v_pool: [slots, num_kv_heads, head_dim] of one layer.
+        """q: [tokens, num_heads, head_dim] after rope; k_pool, v_pool: [slots, num_kv_heads, head_dim] of one layer, float32 or
+        bfloat16; or int8, [slots, num_kv_heads, head_dim + 2] as `kernels/kv/int8.py` says.
 
         Both pools are contiguous. Returns [tokens, num_heads, head_dim] in q's dtype. Changes no state.
         """

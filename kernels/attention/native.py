@@ -3,7 +3,8 @@ and once for all spans of a step that share them (`AttentionIndex.sharing`).
 
 Tiles are those of `reference.py`, and partial results are merged in order of position too. Where both q and KV are bf16 and the
 CPU has AVX512-BF16, scores are sums of exact products in fp32, and the weights of the softmax are rounded to bf16 before they
-meet V (and are summed as rounded, so that they add up to 1); everywhere else all arithmetic is fp32.
+meet V (and are summed as rounded, so that they add up to 1); everywhere else all arithmetic is fp32. KV in int8 is multiplied in
+whole numbers (`kernels/cpp/attention_int8.inc`), whatever the dtype of q.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .costs import DEFAULT_COSTS, SharingCosts
 from .interface import AttentionIndex, AttentionSpec
 
 LEVELS = ("baseline", "AVX2", "AVX512", "AVX512-BF16")
@@ -54,13 +56,15 @@ class NativeAttention:
     The page table is read by `run`: it stays as it is from `plan` to the last `run` of the step.
     """
 
-    def __init__(self, spec: AttentionSpec, level: int | None = None):
-        """level: one that this CPU has, by default the best. Raises ValueError for a spec that cannot be computed."""
+    def __init__(self, spec: AttentionSpec, level: int | None = None, costs: SharingCosts = DEFAULT_COSTS):
+        """level: one that this CPU has, by default the best. costs: by which it decides what is read together; they change no
+        bit. Raises ValueError for a spec that cannot be computed."""
         reason = refusal(spec)
         if reason is not None:
             raise ValueError(f"No native attention: {reason}.")
         self.spec = spec
         self.level = torch.ops.ramify.best_level() if level is None else level
+        self.costs = costs
         self._attend = torch.ops.ramify.attention.default
 
     def plan(self, index: AttentionIndex) -> Plan:
@@ -90,6 +94,8 @@ class NativeAttention:
             spec.soft_cap or 0.0,
             spec.causal,
             self.level,
+            self.costs.piece_bytes,
+            self.costs.joining_bytes,
             out,
         )
         return out

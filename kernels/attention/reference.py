@@ -17,6 +17,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..kv.int8 import read
 from .interface import AttentionIndex, AttentionSpec
 from .tiles import SCORES_PER_BATCH, Batch, Merge, Piece, Plan, Shapes, TilePlanner
 
@@ -42,8 +43,8 @@ class TorchAttention:
         """See the interface. The arithmetic is fp32 whatever the dtype of q and of the pools."""
         head_dim = self.spec.head_dim
         queries = q.reshape(-1, head_dim)
-        keys = k_pool.view(-1, head_dim)
-        values = v_pool.view(-1, head_dim)
+        keys = k_pool.view(-1, k_pool.shape[-1])
+        values = v_pool.view(-1, v_pool.shape[-1])
         results = [self._run_batch(batch, queries, keys, values) for batch in plan.batches]
         rows = results[0] if len(results) == 1 else torch.cat(results)
         return rows.index_select(0, plan.out_index).view(plan.tokens, self.spec.num_heads, head_dim).to(q.dtype)
@@ -63,14 +64,14 @@ class TorchAttention:
         """
         heads, head_dim = self.spec.num_kv_heads, self.spec.head_dim
         q = queries.index_select(0, piece.q_index).float().mul_(self.spec.scale).view(-1, batch.rows, head_dim)
-        k = keys.index_select(0, piece.kv_index).float().view(-1, piece.width, head_dim)
+        k = read(keys.index_select(0, piece.kv_index)).view(-1, piece.width, head_dim)
         scores = torch.bmm(q, k.transpose(1, 2)).view(piece.items, heads, batch.rows, piece.width)
         if self.spec.soft_cap is not None:
             scores.div_(self.spec.soft_cap).tanh_().mul_(self.spec.soft_cap)
         if piece.mask is not None:
             scores.masked_fill_(piece.mask, MASKED)
         weights = torch.softmax(scores, -1)
-        v = values.index_select(0, piece.kv_index).float().view(-1, piece.width, head_dim)
+        v = read(values.index_select(0, piece.kv_index)).view(-1, piece.width, head_dim)
         out = torch.bmm(weights.view(-1, batch.rows, piece.width), v).view(piece.items, heads, batch.rows, head_dim)
         if batch.merge is None:
             return out, out[..., :0], out[..., :0]

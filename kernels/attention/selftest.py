@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..kv.int8 import quantize
 from .interface import Attention, AttentionIndex, AttentionSpec
 from .reference import TorchAttention
 from .tiles import Shapes
@@ -20,20 +21,27 @@ POSITIONS = 531
 _PROBES = (0, 1, 2, 37, 63, 64, 127, 128, 129, 200, 255, 256, 300, 511, 512, 530)
 
 
-def choose_shapes(spec: AttentionSpec, device: torch.device, dtype: torch.dtype) -> tuple[Shapes, bool]:
-    """The first candidate under which a row's bits never change, and True; the last candidate and False if there is none."""
+def choose_shapes(
+    spec: AttentionSpec, device: torch.device, dtype: torch.dtype, kv_dtype: torch.dtype | None = None
+) -> tuple[Shapes, bool]:
+    """The first candidate under which a row's bits never change, and True; the last candidate and False if there is none.
+
+    dtype: of q; kv_dtype: of the pools, by default as q.
+    """
     for shapes in CANDIDATES:
-        if holds(TorchAttention(spec, device, shapes), device, dtype):
+        if holds(TorchAttention(spec, device, shapes), device, dtype, kv_dtype):
             return shapes, True
     return CANDIDATES[-1], False
 
 
-def holds(attention: Attention, device: torch.device, dtype: torch.dtype) -> bool:
+def holds(attention: Attention, device: torch.device, dtype: torch.dtype, kv_dtype: torch.dtype | None = None) -> bool:
     """True if every probed row has the same bits alone, in chunks of 7 and 64, in a crowd, and in the whole sequence."""
     spec = attention.spec
     generator = torch.Generator().manual_seed(0)
     shape = (POSITIONS, spec.num_kv_heads, spec.head_dim)
     k, v = (torch.randn(shape, generator=generator).to(device, dtype) for _ in range(2))
+    if kv_dtype == torch.int8:
+        k, v = quantize(k), quantize(v)
     q = torch.randn((POSITIONS, spec.num_heads, spec.head_dim), generator=generator).to(device, dtype)
 
     def attend(spans: list[tuple[int, int]]) -> Tensor:

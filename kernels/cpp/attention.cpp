@@ -33,19 +33,22 @@ class Worker {
         call_ = &call, work_ = &work, level_ = LEVELS[call.level];
         const bool bf16 = call.q_dtype == RAMIFY_BF16 && call.kv_dtype == RAMIFY_BF16;
         attend_ = bf16 ? level_->bf16 : call.kv_dtype == RAMIFY_BF16 ? level_->bf16_keys : level_->fp32;
+        if (call.kv_dtype == RAMIFY_INT8) attend_ = level_->int8;
         bf16_queries_ = bf16 && level_->bf16_queries;
+        kv_row_ = kv_row(call), kv_size_ = kv_size(call.kv_dtype);
         keys_read_ = 0;
         ahead_ = false;
         const int64_t at_once = padded(work.group > BLOCK_ROWS ? work.group : BLOCK_ROWS), part = at_once * (2 + call.head_dim);
         const int64_t all = 2 * padded(work.most_rows) + STRIP;  // each chunk of an item begins at a multiple of 16 rows
         const int64_t packed = STRIPS_AT_ONCE * STRIP * int64_t(call.head_dim);
         const int64_t sums = all * (2 + call.head_dim);
-        const int64_t sizes[] = {packed, at_once * SCORES_ROW, at_once * TILE, all * call.head_dim, part, part, sums};
-        float** places[] = {&space_.packed, &space_.scores, &space_.weights, &queries_, &sum_, &next_, &sums_};
+        const int64_t sizes[] = {packed, at_once * SCORES_ROW, at_once * TILE, at_once, all * call.head_dim, all, part, part, sums};
+        float** places[] = {&space_.packed,  &space_.scores, &space_.weights, &space_.value_scales, &queries_,
+                            &query_scales_, &sum_,          &next_,          &sums_};
         int64_t total = 0;
         for (int64_t size : sizes) total += size;
         float* memory = buffer_.floats(total);
-        for (int i = 0; i < 7; i++) {
+        for (int i = 0; i < 9; i++) {
             *places[i] = memory;
             memory += sizes[i];
         }
@@ -66,7 +69,7 @@ class Worker {
     }
 
     int64_t bytes() const {  // read since `begin`: K and V
-        return 2 * keys_read_ * call_->head_dim * (call_->kv_dtype == RAMIFY_BF16 ? 2 : 4);
+        return 2 * keys_read_ * kv_row_ * kv_size_;
     }
 
   private:
@@ -85,7 +88,7 @@ class Worker {
     bool run_block(const Item& item, const Item* follows, bool ahead) {
         const Block& block = work_->blocks[item.block];
         const int rows = work_->rows(block);
-        load_queries(block, 0, block.heads, queries_, work_->rows_of_head(block));
+        load_queries(block, 0, block.heads, 0, work_->rows_of_head(block));
         Part sum = Work::lay_out(sum_, rows), next = Work::lay_out(next_, rows);
         clear(sum, rows);
         clear_weights(next, rows);
@@ -100,7 +103,7 @@ class Worker {
             see(block, block.first_tile + item.tile + i, 0);
             keys_read_ += int64_t(keys.high - keys.low) * block.heads;
             const Next then = {i == 0 && !ahead, true, more || ahead_ ? &next_keys : nullptr};
-            attend(block.head, block.heads, work_->rows_of_head(block), queries_, then, next);
+            attend(block.head, block.heads, work_->rows_of_head(block), 0, then, next);
             if (block.parts < 0) level_->merge(sum, next, rows, call_->head_dim);
         }
         if (block.parts < 0) {
@@ -142,7 +145,7 @@ class Worker {
                 const Part part = Work::lay_out(next_, rows);
                 clear_weights(part, rows);
                 const Next then = {i == 0 && head, head || !piece.whole, more && head ? &keys_[1 - i % 2] : nullptr};
-                attend(item.head, item.heads, chunk.rows, queries_ + chunk.row * row_floats(), then, part);
+                attend(item.head, item.heads, chunk.rows, chunk.row, then, part);
                 if (folds) level_->merge(sum_of(chunk), part, rows, call_->head_dim);
                 if (!folds) hand_out(item, chunk, part, tile);
             }
@@ -164,8 +167,7 @@ class Worker {
             chunks_.push_back({first, last, rows, row});
             for (int m = first, before = 0; m < last; before += work_->members[m++].rows) {
                 for_heads(item, m, [&](const Block& block, int head, int heads) {
-                    float* to = queries_ + (row + int64_t(head - item.head) * rows + before) * row_floats();
-                    load_queries(block, head - block.head, heads, to, rows);
+                    load_queries(block, head - block.head, heads, row + int64_t(head - item.head) * rows + before, rows);
                 });
             }
             row += static_cast<int>(padded(rows * item.heads));
@@ -232,7 +234,7 @@ class Worker {
     }
 
     bool find(const Block& block, int base, int low, int high, int64_t* offset) {
-        const int64_t slot_size = int64_t(call_->num_kv_heads) * call_->head_dim;
+        const int64_t slot_size = int64_t(call_->num_kv_heads) * kv_row_;
         const int size = call_->page_size;
         bool good = true;
         for (int key = low; key < high; key++) {
@@ -309,36 +311,47 @@ class Worker {
         const Keys* keys;
     };
 
-    void attend(int head, int heads, int rows, const float* queries, const Next& next, const Part& part) {
+    // query: the first of the queries that were loaded.
+    void attend(int head, int heads, int rows, int64_t query, const Next& next, const Part& part) {
         const RamifyAttention& call = *call_;
-        const int64_t skip = int64_t(head) * call.head_dim * (call.kv_dtype == RAMIFY_BF16 ? 2 : 4);
+        const int64_t skip = int64_t(head) * kv_row_ * kv_size_;
         Tile tile;
         tile.keys = static_cast<const char*>(call.k_pool) + skip;
         tile.values = static_cast<const char*>(call.v_pool) + skip;
         tile.segments = segments_.data(), tile.num_segments = static_cast<int>(segments_.size());
-        tile.heads = heads, tile.rows = rows, tile.head_dim = call.head_dim;
+        tile.heads = heads, tile.rows = rows, tile.head_dim = call.head_dim, tile.kv_row = kv_row_;
         tile.first = next.first, tile.streamed = next.streamed;
         tile.next_offset = next.keys ? next.keys->offset : nullptr;
         const int following = next.keys ? next.keys->high - next.keys->low : 0;
         tile.next_keys = following < KEYS_AHEAD ? following : KEYS_AHEAD;
-        tile.queries = queries;
+        tile.queries = queries_ + query * row_floats(), tile.query_scales = query_scales_ + query;
         tile.row_low = row_low_.data(), tile.row_high = row_high_.data();
         tile.scale = call.soft_cap > 0 ? call.scale / call.soft_cap : call.scale * LOG2_E;
         tile.cap = call.soft_cap * LOG2_E;
         attend_(tile, part, space_);
     }
 
-    int64_t row_floats() const { return bf16_queries_ ? call_->head_dim / 2 : call_->head_dim; }  // of a row of queries
+    bool whole() const { return call_->kv_dtype == RAMIFY_INT8; }  // queries are rounded to int16
+    int64_t row_floats() const { return bf16_queries_ || whole() ? call_->head_dim / 2 : call_->head_dim; }  // of a row of queries
 
-    // Queries of heads [first, first + heads) of the block, in bf16 or in fp32: each head's rows follow `rows` on the last's.
-    void load_queries(const Block& block, int first, int heads, float* queries, int rows) {
+    // Queries of heads [first, first + heads) of the block, in bf16, int16 or fp32, as queries `query` and following: each head's
+    // rows follow `rows` on the last's.
+    void load_queries(const Block& block, int first, int heads, int64_t query, int rows) {
         const int bytes = call_->q_dtype == RAMIFY_BF16 ? 2 : 4;
         const int64_t count = int64_t(work_->group) * call_->head_dim;
         for (int64_t i = 0; i < int64_t(heads) * block.length; i++) {
             const int64_t head = i / block.length, position = i % block.length;
             const int64_t place = (block.token + position) * call_->q_stride + (block.head + first + head) * count;
             const char* from = static_cast<const char*>(call_->q) + place * bytes;
-            float* to = queries + (head * rows + position * work_->group) * row_floats();
+            const int64_t row = query + head * rows + position * work_->group;
+            float* to = queries_ + row * row_floats();
+            if (whole()) {
+                for (int64_t k = 0; k < work_->group; k++) {
+                    level_->round_query(from + k * call_->head_dim * bytes, bytes == 2, call_->head_dim, to + k * row_floats(),
+                                        query_scales_ + row + k);
+                }
+                continue;
+            }
             if (bytes == 4 || bf16_queries_) {
                 std::memcpy(to, from, count * bytes);
                 continue;
@@ -380,10 +393,11 @@ class Worker {
     const Level* level_ = nullptr;
     Attend* attend_ = nullptr;
     bool bf16_queries_ = false, found_ = true;
+    int kv_row_ = 0, kv_size_ = 0;          // elements from one head to the next, and bytes of an element
     int64_t keys_read_ = 0, all_rows_ = 0;  // keys: of one head
     Buffer buffer_;
     Space space_ = {};
-    float *queries_ = nullptr, *sum_ = nullptr, *next_ = nullptr, *sums_ = nullptr;
+    float *queries_ = nullptr, *query_scales_ = nullptr, *sum_ = nullptr, *next_ = nullptr, *sums_ = nullptr;
     Keys keys_[2];  // of a tile, and of the one that follows
     int at_ = 0;
     bool ahead_ = false;
@@ -409,7 +423,7 @@ extern "C" int32_t ramify_best_level() {
           __builtin_cpu_supports("avx512dq"))) {
         return 1;
     }
-    return __builtin_cpu_supports("avx512bf16") ? 3 : 2;
+    return __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni") ? 3 : 2;
 #else
     return 0;
 #endif

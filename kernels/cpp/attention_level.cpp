@@ -7,6 +7,7 @@ namespace attention {
 alignas(64) static const float ZEROS[256] = {};
 
 #include "level_begin.inc"
+#include "attention_int8.inc"
 #include "attention_inner.inc"
 #include "attention_tile.inc"
 #include "level_end.inc"

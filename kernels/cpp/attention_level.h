@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 #ifdef __x86_64__
@@ -39,11 +40,13 @@ struct Tile {
     const void *keys, *values;  // of the first head
     const Segment* segments;
     int num_segments, heads, rows, head_dim;
+    int kv_row;     // elements of a pool from one head to the next
     bool first;     // nobody has asked memory for its first keys yet
     bool streamed;  // memory is asked for what follows; false where other rows have just read the same
     const int64_t* next_offset;  // the first keys that the same thread reads in the next tile, next_keys of them
     int next_keys;
     const float* queries;  // [heads][rows][units]
+    const float* query_scales;  // [heads][rows], where units are whole numbers
     const int *row_low, *row_high;
     float scale, cap;
 };
@@ -66,9 +69,9 @@ struct Run {
 };
 
 // Scratch: packed [STRIPS_AT_ONCE * STRIP * head_dim], scores [heads * rows * SCORES_ROW], weights [heads * rows * TILE],
-// groups, row_first and row_last [rows], runs [2 * num_segments + 1].
+// value_scales [heads * rows], groups, row_first and row_last [rows], runs [2 * num_segments + 1].
 struct Space {
-    float *packed, *scores, *weights;
+    float *packed, *scores, *weights, *value_scales;
     Group* groups;
     int *row_first, *row_last;
     Run* runs;
@@ -77,8 +80,10 @@ struct Space {
 using Attend = void(const Tile&, const Part&, const Space&);
 
 struct Level {
-    Attend *fp32, *bf16_keys, *bf16;  // KV in fp32; KV in bf16 and q in fp32; both in bf16
-    bool bf16_queries;                // the last takes q as it is; everything else takes q in fp32
+    Attend *fp32, *bf16_keys, *bf16, *int8;  // KV in fp32; KV in bf16 and q in fp32; both in bf16; KV in int8
+    bool bf16_queries;                       // the third takes q as it is; the first two take q in fp32
+    // One query of head_dim numbers in fp32 (or bf16) as the last takes it, and its scale.
+    void (*round_query)(const void* q, bool bf16, int head_dim, float* to, float* scale);
     void (*merge)(const Part& sum, const Part& next, int rows, int head_dim);
 };
 

@@ -34,8 +34,8 @@ constexpr int SHORT = 2;               // tiles of an item whose thread takes th
 constexpr int COST_OF_HEAD = 8;        // to bring a head's key and value into order costs about as much as 8 rows' products
 constexpr int COST_OF_THREADS = 8192;  // keys times rows, about 10 us: below, waking another thread costs more than it brings
 // What a piece costs beside its products, in bytes that memory gives in that time: once, and for each number of the results
-// that its rows bring, because these are stored, and merged with those of other tiles later. `ramify bench attention_tree`
-// says how to measure them.
+// that its rows bring, because these are stored, and merged with those of other tiles later. For callers that have not measured
+// them (kernels/attention/costs.py).
 constexpr int64_t COST_OF_PIECE = 8 << 10, COST_OF_JOINING = 16;
 
 // Memory that grows and is kept, aligned to cache lines.
@@ -59,6 +59,13 @@ class Buffer {
     float* data_ = nullptr;
     int64_t held_ = 0;
 };
+
+inline int kv_size(int32_t dtype) { return dtype == RAMIFY_FP32 ? 4 : dtype == RAMIFY_BF16 ? 2 : 1; }
+
+// Elements of a pool from one head to the next.
+inline int kv_row(const RamifyAttention& call) {
+    return call.head_dim + (call.kv_dtype == RAMIFY_INT8 ? RAMIFY_SCALE_BYTES : 0);
+}
 
 inline int64_t padded(int64_t count) { return (count + 15) / 16 * 16; }
 
@@ -99,7 +106,9 @@ class Work {
         group = call.num_heads / call.num_kv_heads;
         head_dim = call.head_dim;
         kv_heads = call.num_kv_heads;
-        key_bytes_ = 2 * int64_t(kv_heads) * head_dim * (call.kv_dtype == RAMIFY_BF16 ? 2 : 4);
+        key_bytes_ = 2 * int64_t(kv_heads) * kv_row(call) * kv_size(call.kv_dtype);
+        cost_of_piece_ = call.cost_of_piece ? call.cost_of_piece : COST_OF_PIECE;
+        cost_of_joining_ = call.cost_of_joining ? call.cost_of_joining : COST_OF_JOINING;
         add_blocks(call);
         members.clear();
         pieces.clear();
@@ -249,8 +258,8 @@ class Work {
 
     // Whether members [first, last) gain by reading `keys` together.
     bool worth(int first, int last, int keys) const {
-        const int64_t joining = COST_OF_JOINING * rows_of(first, last) * kv_heads * head_dim;
-        return (last - first - 1) * keys * key_bytes_ > COST_OF_PIECE + joining;
+        const int64_t joining = cost_of_joining_ * rows_of(first, last) * kv_heads * head_dim;
+        return (last - first - 1) * keys * key_bytes_ > cost_of_piece_ + joining;
     }
 
     void add_items(int number) {
@@ -313,7 +322,7 @@ class Work {
 
     std::vector<int> last_blocks_;  // of each span; -1 for one without queries
     double share_ = 0;
-    int64_t key_bytes_ = 0, parts_ = 0;
+    int64_t key_bytes_ = 0, cost_of_piece_ = 0, cost_of_joining_ = 0, parts_ = 0;
     int counters_ = 0, num_counters_ = 0;
     Buffer part_buffer_;
     float* part_memory_ = nullptr;

@@ -18,6 +18,10 @@ int32_t dtype_of(const Tensor& tensor, const char* name) {
     return type == ScalarType::Float ? RAMIFY_FP32 : RAMIFY_BF16;
 }
 
+int32_t pool_dtype(const Tensor& pool) {
+    return pool.scalar_type() == ScalarType::Char ? int32_t(RAMIFY_INT8) : dtype_of(pool, "k_pool");
+}
+
 int64_t best_level() { return ramify_best_level(); }
 
 int64_t attention_bytes() { return ramify_attention_bytes(); }
@@ -25,7 +29,7 @@ int64_t attention_bytes() { return ramify_attention_bytes(); }
 // Shapes are those of kernels/attention/interface.py. spans: int32 [4, spans]: query_start, query_length, start, row.
 void attention(const Tensor& q, const Tensor& k_pool, const Tensor& v_pool, const Tensor& page_table, int64_t page_size,
                const Tensor& spans, const Tensor& sharing, double scale, int64_t window, double soft_cap, bool causal,
-               int64_t level, Tensor out) {
+               int64_t level, int64_t cost_of_piece, int64_t cost_of_joining, Tensor out) {
     STD_TORCH_CHECK(q.dim() == 3 && k_pool.dim() == 3 && v_pool.dim() == 3 && out.dim() == 3,
                     "q, pools and out must have 3 dimensions");
     const int64_t tokens = q.size(0), heads = q.size(1), head_dim = q.size(2), kv_heads = k_pool.size(1);
@@ -36,14 +40,17 @@ void attention(const Tensor& q, const Tensor& k_pool, const Tensor& v_pool, cons
                     "the last two dimensions of q must be contiguous");
     STD_TORCH_CHECK(k_pool.is_contiguous() && v_pool.is_contiguous() && out.is_contiguous(),
                     "pools and out must be contiguous");
-    STD_TORCH_CHECK(k_pool.size(2) == head_dim && v_pool.size(2) == head_dim && v_pool.size(1) == kv_heads &&
+    const int32_t kv_dtype = pool_dtype(k_pool);
+    const int64_t kv_row = head_dim + (kv_dtype == RAMIFY_INT8 ? RAMIFY_SCALE_BYTES : 0);
+    STD_TORCH_CHECK(k_pool.size(2) == kv_row && v_pool.size(2) == kv_row && v_pool.size(1) == kv_heads &&
                         v_pool.size(0) == k_pool.size(0),
-                    "pools must be [slots, kv_heads, head_dim]");
+                    "pools must be [slots, kv_heads, ", kv_row, "]");
     STD_TORCH_CHECK(out.size(0) == tokens && out.size(1) == heads && out.size(2) == head_dim &&
                         out.scalar_type() == q.scalar_type(),
                     "out must have q's shape and dtype");
     STD_TORCH_CHECK(level >= 0 && level <= ramify_best_level(), "this CPU has no level ", level);
     STD_TORCH_CHECK(window >= 0, "window must not be negative");
+    STD_TORCH_CHECK(cost_of_piece >= 0 && cost_of_joining >= 0, "costs must not be negative");
 
     RamifyAttention call = {};
     call.q = q.const_data_ptr();
@@ -53,12 +60,14 @@ void attention(const Tensor& q, const Tensor& k_pool, const Tensor& v_pool, cons
     call.v_pool = v_pool.const_data_ptr();
     call.slots = k_pool.size(0);
     call.q_dtype = dtype_of(q, "q");
-    call.kv_dtype = dtype_of(k_pool, "k_pool");
+    call.kv_dtype = kv_dtype;
     STD_TORCH_CHECK(v_pool.scalar_type() == k_pool.scalar_type(), "both pools must have one dtype");
     call.num_heads = static_cast<int32_t>(heads);
     call.num_kv_heads = static_cast<int32_t>(kv_heads);
     call.head_dim = static_cast<int32_t>(head_dim);
     ramify::set_plan(page_table, page_size, spans, sharing, tokens, call);
+    call.cost_of_piece = cost_of_piece;
+    call.cost_of_joining = cost_of_joining;
     call.scale = static_cast<float>(scale);
     call.window = static_cast<int32_t>(window);
     call.soft_cap = static_cast<float>(soft_cap);
@@ -77,7 +86,8 @@ STABLE_TORCH_LIBRARY(ramify, m) {
     m.def("attention_bytes() -> int");
     m.def(
         "attention(Tensor q, Tensor k_pool, Tensor v_pool, Tensor page_table, int page_size, Tensor spans, "
-        "Tensor sharing, float scale, int window, float soft_cap, bool causal, int level, Tensor(a!) out) -> ()");
+        "Tensor sharing, float scale, int window, float soft_cap, bool causal, int level, int cost_of_piece, "
+        "int cost_of_joining, Tensor(a!) out) -> ()");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(ramify, CompositeExplicitAutograd, m) {

@@ -70,8 +70,11 @@ void rotate_and_write(const Tensor& qkv, const Tensor& turns, const std::optiona
     check_rows(turns, "turns", type, tokens, 2 * head_dim);
     if (weight) check_whole(*weight, "weight", type, (heads + kv_heads) * head_dim);
     check_whole(q, "q", type, tokens * heads * head_dim);
-    check_whole(k_pool, "k_pool", type, k_pool.size(0) * kv_heads * head_dim);
-    check_whole(v_pool, "v_pool", type, k_pool.size(0) * kv_heads * head_dim);
+    const bool int8 = k_pool.scalar_type() == ScalarType::Char;
+    STD_TORCH_CHECK(!int8 || head_dim <= RAMIFY_LARGEST_HEAD, "pools in int8 take a head_dim of at most ", RAMIFY_LARGEST_HEAD);
+    const int64_t values = k_pool.size(0) * kv_heads * (head_dim + (int8 ? RAMIFY_SCALE_BYTES : 0));
+    check_whole(k_pool, "k_pool", int8 ? ScalarType::Char : type, values);
+    check_whole(v_pool, "v_pool", int8 ? ScalarType::Char : type, values);
     STD_TORCH_CHECK(slots.dim() == 1 && slots.size(0) == tokens && slots.scalar_type() == ScalarType::Long &&
                         slots.is_contiguous(),
                     "slots must be contiguous int64 [tokens]");
@@ -89,7 +92,7 @@ void rotate_and_write(const Tensor& qkv, const Tensor& turns, const std::optiona
     for (int64_t i = 0; i < tokens; i++) {
         STD_TORCH_CHECK(call.slots[i] >= 0 && call.slots[i] < k_pool.size(0), "slot ", call.slots[i], " is not in the pool");
     }
-    ramify::rotate_rows(fused(level), dtype_of(qkv), call, tokens, num_threads());
+    ramify::rotate_rows(fused(level), int8, dtype_of(qkv), call, tokens, num_threads());
 }
 
 void silu_mul(const Tensor& gate_up, int64_t level, Tensor out) {

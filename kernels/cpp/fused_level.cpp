@@ -100,6 +100,54 @@ static void rotate(const RamifyRotate& call, int64_t first, int64_t last) {
     }
 }
 
+// A vector of K or V in int8: codes, then their scale in bf16 (kernels/kv/int8.py). Where a number is not finite the scale is NaN.
+template <class T>
+static inline void write_int8(const T* from, int64_t size, int8_t* to) {
+    Lanes most = {};
+    Ints bad = {};
+    over(size, [&](int64_t i, auto count) {
+        const Lanes x = read(from + i, count), positive = x < 0 ? -x : x;
+        most = positive > most ? positive : most;
+        bad |= ~(positive <= 3.4028235e38f);
+    });
+    const float largest_of_all = top(most);
+    bool finite = true;
+    for (int i = 0; i < LANES; i++) finite &= !bad[i];
+    const Lanes scale = rounded<uint16_t>(all(finite ? largest_of_all / 127.0f : NAN));
+    const bool used = scale[0] > 0;
+    over(size, [&](int64_t i, auto count) {
+        const Lanes x = read(from + i, count) / scale, least = all(-127.0f), most = all(127.0f);
+        const Lanes code = x < least ? least : x > most ? most : x;
+        const Words bits = as<Words>(code + 12582912.0f);  // 1.5 * 2^23: the low bits are the nearest whole number
+        int8_t codes[LANES];
+        for (int k = 0; k < LANES; k++) codes[k] = static_cast<int8_t>(bits[k]);
+        if (used) std::memcpy(to + i, codes, count);
+        if (!used) std::memset(to + i, 0, count);
+    });
+    const uint16_t half = static_cast<uint16_t>(as<Words>(scale)[0] >> 16);
+    std::memcpy(to + size, &half, sizeof half);
+}
+
+template <class T>
+static void rotate_int8(const RamifyRotate& call, int64_t first, int64_t last) {
+    const int64_t size = call.head_dim, row = size + RAMIFY_SCALE_BYTES;
+    const T* weight = static_cast<const T*>(call.weight);
+    T turned[RAMIFY_LARGEST_HEAD];
+    for (int64_t token = first; token < last; token++) {
+        const T* from = static_cast<const T*>(call.qkv) + token * call.qkv_stride;
+        const T *cos = static_cast<const T*>(call.turns) + token * call.turns_stride, *sin = cos + size;
+        T* q = static_cast<T*>(call.q) + token * call.heads * size;
+        int8_t* k = static_cast<int8_t*>(call.k_pool) + call.slots[token] * call.kv_heads * row;
+        int8_t* v = static_cast<int8_t*>(call.v_pool) + call.slots[token] * call.kv_heads * row;
+        for (int64_t head = 0; head < call.heads + call.kv_heads; head++, from += size) {
+            T* to = head < call.heads ? q + head * size : turned;
+            turn(from, cos, sin, weight ? weight + head * size : nullptr, size, call.eps, to);
+            if (head >= call.heads) write_int8(turned, size, k + (head - call.heads) * row);
+        }
+        for (int64_t head = 0; head < call.kv_heads; head++) write_int8(from + head * size, size, v + head * row);
+    }
+}
+
 // x / (1 + exp(-x))
 static inline Lanes silu(Lanes x) {
     const Lanes e = exp_of_negative(as<Lanes>(minus_abs(as<Vec>(x))));
@@ -122,6 +170,7 @@ const RamifyFused FUSED = {
     {norm<float>, norm<uint16_t>},
     {rotate<float>, rotate<uint16_t>},
     {gate<float>, gate<uint16_t>},
+    {rotate_int8<float>, rotate_int8<uint16_t>},
 };
 
 #include "level_end.inc"

@@ -26,8 +26,9 @@ inline void norm_rows(const RamifyFused& fused, int dtype, const RamifyNorm& cal
     over_rows(fused.norm[dtype], call, rows, call.size, 0.2, threads);
 }
 
-inline void rotate_rows(const RamifyFused& fused, int dtype, const RamifyRotate& call, int64_t rows, int threads) {
-    over_rows(fused.rotate[dtype], call, rows, (call.heads + call.kv_heads) * call.head_dim, 0.4, threads);
+// int8: the pools are.
+inline void rotate_rows(const RamifyFused& fused, bool int8, int dtype, const RamifyRotate& call, int64_t rows, int threads) {
+    over_rows((int8 ? fused.rotate_int8 : fused.rotate)[dtype], call, rows, (call.heads + call.kv_heads) * call.head_dim, 0.4, threads);
 }
 
 inline void gate_rows(const RamifyFused& fused, int dtype, const RamifyGate& call, int64_t rows, int threads) {

@@ -74,7 +74,7 @@ class Run {
         call.q = space_.q, call.k_pool = pools.k, call.v_pool = pools.v, call.slots = step_.slots;
         call.qkv_stride = layer.qkv.outputs(), call.turns_stride = 2 * stack_.head_dim;
         call.heads = stack_.heads, call.kv_heads = stack_.kv_heads, call.head_dim = stack_.head_dim, call.eps = stack_.eps;
-        ramify::rotate_rows(fused_, stack_.dtype, call, step_.tokens, step_.threads);
+        ramify::rotate_rows(fused_, step_.pools->dtype == RAMIFY_INT8, stack_.dtype, call, step_.tokens, step_.threads);
     }
 
     int attend(const Layer& layer, const Pools::Layer& pools) {
@@ -86,6 +86,7 @@ class Run {
         call.num_heads = static_cast<int32_t>(stack_.heads), call.num_kv_heads = static_cast<int32_t>(stack_.kv_heads);
         call.head_dim = static_cast<int32_t>(stack_.head_dim);
         call.scale = spec.scale, call.window = spec.window, call.soft_cap = spec.soft_cap, call.causal = spec.causal;
+        call.cost_of_piece = spec.cost_of_piece, call.cost_of_joining = spec.cost_of_joining;
         call.level = stack_.attention_level, call.threads = step_.threads;
         return ramify_attention(&call);
     }

@@ -33,6 +33,7 @@ struct Layer {
 struct Spec {
     float scale, soft_cap;
     int32_t window, causal;
+    int64_t cost_of_piece, cost_of_joining;
 };
 
 struct Stack {
@@ -47,14 +48,14 @@ struct Stack {
     std::vector<Layer> layers;
 };
 
-// K and V of each layer, [slots, kv_heads, head_dim] each.
+// K and V of each layer, [slots, kv_heads, head_dim] each; in int8 with RAMIFY_SCALE_BYTES behind each vector.
 struct Pools {
     struct Layer {
         void *k, *v;
     };
     std::vector<Layer> layers;
     int64_t slots;
-    int32_t dtype;  // RamifyDtype; the stack's
+    int32_t dtype;  // RamifyDtype: the stack's, or RAMIFY_INT8
 };
 
 struct Step {

@@ -100,10 +100,13 @@ int64_t make(const Tensor& first_norm, const Tensor& rope, int64_t heads, int64_
     return stacks().add({stack, {}});
 }
 
-int64_t add_spec(int64_t number, double scale, int64_t window, double soft_cap, bool causal) {
+int64_t add_spec(int64_t number, double scale, int64_t window, double soft_cap, bool causal, int64_t cost_of_piece,
+                 int64_t cost_of_joining) {
     STD_TORCH_CHECK(window >= 0, "window must not be negative");
+    STD_TORCH_CHECK(cost_of_piece >= 0 && cost_of_joining >= 0, "costs must not be negative");
     std::vector<Spec>& specs = stack_at(number)->stack.specs;
-    specs.push_back({static_cast<float>(scale), static_cast<float>(soft_cap), static_cast<int32_t>(window), causal});
+    specs.push_back({static_cast<float>(scale), static_cast<float>(soft_cap), static_cast<int32_t>(window), causal,
+                     cost_of_piece, cost_of_joining});
     return static_cast<int64_t>(specs.size()) - 1;
 }
 
@@ -188,9 +191,13 @@ int64_t bind_pools(int64_t number, std::vector<Tensor> pools) {
     const Stack& stack = made->stack;
     STD_TORCH_CHECK(pools.size() == 2 * stack.layers.size() && !pools.empty(), "pools must be K and V of ",
                     stack.layers.size(), " layers");
-    Pools bound = {std::vector<Pools::Layer>(stack.layers.size()), pools[0].size(0), stack.dtype};
+    const bool int8 = pools[0].scalar_type() == ScalarType::Char;
+    STD_TORCH_CHECK(!int8 || stack.head_dim <= RAMIFY_LARGEST_HEAD, "pools in int8 take a head_dim of at most ",
+                    RAMIFY_LARGEST_HEAD);
+    Pools bound = {std::vector<Pools::Layer>(stack.layers.size()), pools[0].size(0), int8 ? int32_t(RAMIFY_INT8) : stack.dtype};
+    const int64_t row = stack.head_dim + (int8 ? RAMIFY_SCALE_BYTES : 0);
     for (size_t i = 0; i < pools.size(); i++) {
-        whole(pools[i], "a pool", type_of(stack), bound.slots * stack.kv_heads * stack.head_dim);
+        whole(pools[i], "a pool", int8 ? ScalarType::Char : type_of(stack), bound.slots * stack.kv_heads * row);
         (i % 2 ? bound.layers[i / 2].v : bound.layers[i / 2].k) = pools[i].mutable_data_ptr();
     }
     return all_pools().add(std::move(bound));
@@ -204,7 +211,7 @@ void run_layers(int64_t number, int64_t pools, Tensor x, const Tensor& positions
     const std::shared_ptr<Pools> bound = all_pools().at(pools, "pools");
     const Stack& stack = made->stack;
     STD_TORCH_CHECK(x.dim() == 2, "x must have 2 dimensions");
-    STD_TORCH_CHECK(bound->layers.size() == stack.layers.size() && bound->dtype == stack.dtype, "the pools are another stack's");
+    STD_TORCH_CHECK(bound->layers.size() == stack.layers.size() && (bound->dtype == stack.dtype || bound->dtype == RAMIFY_INT8), "the pools are another stack's");
     Step step = {};
     step.tokens = x.size(0), step.num_wanted = wanted.size(0), step.pools = bound.get();
     whole(x, "x", type_of(stack), step.tokens * stack.hidden);
@@ -231,7 +238,9 @@ STABLE_TORCH_LIBRARY_FRAGMENT(ramify, m) {
     m.def(
         "layers_make(Tensor first_norm, Tensor rope, int heads, int kv_heads, int head_dim, float eps, int fused_level, "
         "int attention_level) -> int");
-    m.def("layers_add_spec(int stack, float scale, int window, float soft_cap, bool causal) -> int");
+    m.def(
+        "layers_add_spec(int stack, float scale, int window, float soft_cap, bool causal, int cost_of_piece, "
+        "int cost_of_joining) -> int");
     m.def("layers_add_bf16(int stack, Tensor packed, Tensor? bias, int columns, int outputs, int chain) -> int");
     m.def(
         "layers_add_quantized(int stack, Tensor blocks, Tensor? bias, int columns, int outputs, int bits, int group, "

@@ -1,4 +1,5 @@
-"""Pages of a pool. A pool is [slots, num_kv_heads, head_dim]; slot = page * page_size + offset.
+"""Pages of a pool. A pool is [slots, num_kv_heads, head_dim], or in int8 [slots, num_kv_heads, head_dim + 2] (`int8.py`); slot =
+page * page_size + offset.
 
 K and V are written where they are rotated: `kernels/rope`.
 """

@@ -45,7 +45,7 @@ class LayeredKV(Protocol):
     """Whoever owns the K and V bytes."""
 
     def layer(self, number: int) -> tuple[Tensor, Tensor]:
-        """The K and V pools of a layer, each [slots, num_kv_heads, head_dim], contiguous.
+        """The K and V pools of a layer, each [slots, num_kv_heads, head_dim], contiguous; in int8 as `kv/int8.py` says.
 
         The same memory in every call, for as long as the owner lives.
         """

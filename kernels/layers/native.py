@@ -78,11 +78,12 @@ class NativeStack:
         return out
 
     def _bound(self, kv: LayeredKV) -> BoundPools | None:
-        """The owner's pools; the last owner is remembered. None for pools that do not hold K and V as they are, in our dtype."""
+        """The owner's pools; the last owner is remembered. None for pools that hold K and V neither in our dtype nor in int8."""
         owner, pools = self._last
         if owner() is not kv:
             layers = [kv.layer(number) for number in range(len(self._parts.layers))]
-            known = all(pool.dtype == self._dtype for layer in layers for pool in layer)
+            dtypes = {pool.dtype for layer in layers for pool in layer}
+            known = dtypes in ({self._dtype}, {torch.int8})
             pools = BoundPools(self.number, layers) if known else None
             self._last = weakref.ref(kv), pools
         return pools
@@ -90,7 +91,8 @@ class NativeStack:
     def _add(self, layer: LayerParts, attention: NativeAttention) -> list[int | None]:
         """Returns each linear's limit of rows."""
         spec, ops = attention.spec, torch.ops.ramify
-        number = ops.layers_add_spec(self.number, spec.scale, spec.window or 0, spec.soft_cap or 0.0, spec.causal)
+        costs = attention.costs.piece_bytes, attention.costs.joining_bytes
+        number = ops.layers_add_spec(self.number, spec.scale, spec.window or 0, spec.soft_cap or 0.0, spec.causal, *costs)
         products, limits = zip(*(self._add_product(linear) for linear in _linears(layer)), strict=True)
         ops.layers_add(self.number, list(products), layer.mlp_norm, layer.next_norm, layer.qk_norm, number)
         return list(limits)

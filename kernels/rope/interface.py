@@ -26,6 +26,6 @@ class RotateAndWrite(Protocol):
         cosines, then sines with their first half negated; element i of a head's first half pairs with element i of the second.
         norm: weights of the RMS norm of each head of q and k, [heads + kv_heads, head_dim], applied before the rotation; None:
         they are not normed. k_pool, v_pool: [slots, kv_heads, head_dim], contiguous. slots: int64 [tokens], all different.
-        One dtype for all.
+        One dtype for all, but for pools in int8, [slots, kv_heads, head_dim + 2] (`kernels/kv/int8.py`).
         """
         ...

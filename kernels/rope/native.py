@@ -18,7 +18,7 @@ class NativeRotateAndWrite:
         self, qkv: Tensor, turns: Tensor, *, norm: Tensor | None, eps: float, k_pool: Tensor, v_pool: Tensor, slots: Tensor
     ) -> Tensor:
         """See the interface. Raises RuntimeError for a slot outside of the pools."""
-        _, kv_heads, head_dim = k_pool.shape
+        kv_heads, head_dim = k_pool.shape[1], turns.shape[1] // 2
         q = torch.empty((qkv.shape[0], qkv.shape[1] // head_dim - 2 * kv_heads, head_dim), dtype=qkv.dtype)
         self._run(qkv, turns, norm, eps, k_pool, v_pool, slots, self.level, q)
         return q

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..kv.int8 import quantize
 from ..norm.reference import rms_norm
 
 
@@ -12,13 +13,16 @@ def rotate_and_write(
     qkv: Tensor, turns: Tensor, *, norm: Tensor | None, eps: float, k_pool: Tensor, v_pool: Tensor, slots: Tensor
 ) -> Tensor:
     """See the interface."""
-    _, kv_heads, head_dim = k_pool.shape
+    kv_heads, head_dim = k_pool.shape[1], turns.shape[1] // 2
     heads = qkv.view(qkv.shape[0], qkv.shape[1] // head_dim, head_dim)
     qk, v = heads[:, :-kv_heads], heads[:, -kv_heads:]
     if norm is not None:
         qk = rms_norm(qk, norm, eps)
     qk = rotate(qk, turns[:, None, :head_dim], turns[:, None, head_dim:])
-    k_pool.index_copy_(0, slots, qk[:, -kv_heads:])
+    k = qk[:, -kv_heads:]
+    if k_pool.dtype == torch.int8:
+        k, v = quantize(k), quantize(v)
+    k_pool.index_copy_(0, slots, k)
     v_pool.index_copy_(0, slots, v)
     return qk[:, :-kv_heads].contiguous()
 

@@ -24,6 +24,7 @@ from torch import Tensor
 from ...kernels.attention.interface import Attention, AttentionIndex, AttentionSpec
 from ...kernels.attention.native import LEVELS, NativeAttention
 from ...kernels.attention.reference import TorchAttention
+from ...kernels.kv.int8 import quantize, row_size
 from . import machine
 from .in_engine import as_an_engine
 
@@ -48,10 +49,10 @@ class Case:
         kind = f"decode {self.rows:2} x {self.context}" if self.length == 1 else f"prefill {self.length} at {self.context}"
         return f"{self.shape:13} {kind}"
 
-    def kv_bytes(self, dtype: torch.dtype) -> int:
+    def kv_bytes(self, kv_dtype: torch.dtype) -> int:
         """Of one layer."""
         spec = SHAPES[self.shape]
-        return self.rows * (self.context + self.length) * 2 * spec.num_kv_heads * spec.head_dim * dtype.itemsize
+        return self.rows * (self.context + self.length) * 2 * spec.num_kv_heads * row_size(spec.head_dim, kv_dtype)
 
     def flop(self) -> float:
         """Of one layer: two products, a multiplication and an addition each, over the keys that each token sees."""
@@ -75,7 +76,13 @@ class Inputs:
     pools: list[tuple[Tensor, Tensor]]
 
 
-def make_inputs(case: Case, dtype: torch.dtype, *, page_size: int, scattered: bool) -> Inputs:
+def random_pool(slots: int, spec: AttentionSpec, kv_dtype: torch.dtype) -> Tensor:
+    """A pool of random numbers."""
+    made = torch.randn(slots, spec.num_kv_heads, spec.head_dim)
+    return quantize(made) if kv_dtype == torch.int8 else made.to(kv_dtype)
+
+
+def make_inputs(case: Case, dtype: torch.dtype, kv_dtype: torch.dtype, *, page_size: int, scattered: bool) -> Inputs:
     """Pages in order, or in an order drawn at random."""
     spec = SHAPES[case.shape]
     pages_a_row = -(-(case.context + case.length) // page_size)
@@ -90,9 +97,9 @@ def make_inputs(case: Case, dtype: torch.dtype, *, page_size: int, scattered: bo
         page_table=torch.from_numpy(pages.reshape(case.rows, -1).astype(np.int32)),
         page_size=page_size,
     )
-    layers = min(24, -(-COLD_BYTES // case.kv_bytes(dtype)))
-    shape = (count * page_size, spec.num_kv_heads, spec.head_dim)
-    pools = [(torch.randn(shape).to(dtype), torch.randn(shape).to(dtype)) for _ in range(layers)]
+    layers = min(24, -(-COLD_BYTES // case.kv_bytes(kv_dtype)))
+    slots = count * page_size
+    pools = [(random_pool(slots, spec, kv_dtype), random_pool(slots, spec, kv_dtype)) for _ in range(layers)]
     return Inputs(index, torch.randn(case.rows * case.length, spec.num_heads, spec.head_dim).to(dtype), pools)
 
 
@@ -120,10 +127,12 @@ def plan_time(attention: Attention, index: AttentionIndex, repeats: int = 200) -
     return median(taken)
 
 
-def measure(case: Case, make: list[Callable[[AttentionSpec], Attention]], dtype: torch.dtype, said: argparse.Namespace) -> dict:
+def measure(case: Case, make: list[Callable[[AttentionSpec], Attention]], said: argparse.Namespace) -> dict:
     """One line of the table: milliseconds a layer of ours and of torch, rates and shares of the bound."""
+    dtype = getattr(torch, said.dtype)
+    kv_dtype = getattr(torch, said.kv_dtype or said.dtype)
     attentions = [one(SHAPES[case.shape]) for one in make]
-    inputs = make_inputs(case, dtype, page_size=said.page_size, scattered=said.scattered)
+    inputs = make_inputs(case, dtype, kv_dtype, page_size=said.page_size, scattered=said.scattered)
     times = rounds(attentions, inputs, said.seconds)
     ours = median(times[0])
     figures = {
@@ -131,7 +140,7 @@ def measure(case: Case, make: list[Callable[[AttentionSpec], Attention]], dtype:
         "native_ms": 1e3 * ours,
         "spread_ms": [1e3 * min(times[0]), 1e3 * max(times[0])],
         "torch_ms": 1e3 * median(times[1]) if len(times) > 1 else None,
-        "GBps": case.kv_bytes(dtype) / ours / 1e9,
+        "GBps": case.kv_bytes(kv_dtype) / ours / 1e9,
         "GFLOPs": case.flop() / ours / 1e9,
         "plan_us": 1e6 * plan_time(attentions[0], inputs.index),
     }
@@ -146,6 +155,7 @@ def main(argv: list[str]) -> int:
     """Run, print a line a case, end with one line of JSON."""
     parser = argparse.ArgumentParser(prog="ramify bench attention", description=__doc__)
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
+    parser.add_argument("--kv-dtype", choices=("bfloat16", "float32", "int8"), help="of the pools (default: as --dtype)")
     parser.add_argument("--page-size", type=int, default=1)
     parser.add_argument("--scattered", action="store_true", help="pages in random order")
     parser.add_argument("--seconds", type=float, default=4.0, help="for each case")
@@ -157,7 +167,6 @@ def main(argv: list[str]) -> int:
 
 def run(said: argparse.Namespace) -> int:
     """Measure in this process."""
-    dtype = getattr(torch, said.dtype)
     make: list[Callable[[AttentionSpec], Attention]] = [lambda spec: NativeAttention(spec, said.level)]
     if not said.alone:
         make.append(lambda spec: TorchAttention(spec, torch.device("cpu")))
@@ -168,12 +177,13 @@ def run(said: argparse.Namespace) -> int:
     for case in CASES:
         if said.only not in case.name:
             continue
-        row = measure(case, make, dtype, said)
+        row = measure(case, make, said)
         table.append(row)
         against = f"{row['torch_ms']:9.3f} {row['torch_ms'] / row['native_ms']:6.1f}" if row["torch_ms"] else f"{'':16}"
         rates = f"{row['GBps']:6.1f} {row['GFLOPs']:8.1f} {row['share']:6.0%} {row['plan_us']:8.1f}"
         print(f"{case.name:34} {row['native_ms']:9.3f} {against} {rates}", flush=True)
-    options = {"dtype": said.dtype, "page_size": said.page_size, "scattered": said.scattered, "threads": said.threads}
+    dtypes = {"dtype": said.dtype, "kv_dtype": said.kv_dtype or said.dtype}
+    options = {**dtypes, "page_size": said.page_size, "scattered": said.scattered, "threads": said.threads}
     print(json.dumps({"bench": "attention", **about, **options, "cases": table}))
     return 0
 

@@ -3,8 +3,8 @@
 The same kernel, told what spans share and not told, alternating, medians. Bounds: every K and V that anybody sees once, at the
 rate at which all cores read; and 4 * heads * head_dim * keys seen by all rows, at the rate of a matrix product. Also: bytes
 that the kernel asked for over those that are there, and the host's time to find what is shared in a step in which rows only
-grow. `--crossover` shows from how many shared keys on it pays: with COST_OF_PIECE and COST_OF_JOINING set to 0
-(kernels/cpp/attention_work.h) everything is read together, and the constants are where the ratio passes 1.
+grow. `--crossover` reads everything together and shows from how many shared keys on that pays; what an engine measures of it at
+start (`kernels/attention/calibrate.py`) is printed before.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from statistics import median
 import numpy as np
 import torch
 
+from ...kernels.attention.calibrate import calibrate
+from ...kernels.attention.costs import DEFAULT_COSTS, SharingCosts
 from ...kernels.attention.interface import AttentionIndex, AttentionSpec, Sharing
 from ...kernels.attention.native import LEVELS, NativeAttention, bytes_read
 from ..executor.sharing import PageSharing
@@ -127,7 +129,7 @@ def host_time(inputs: Measured, steps: int = 50) -> float:
 def measure(tree: Tree, shape: str, dtype: torch.dtype, said: argparse.Namespace) -> dict:
     """One line of the table."""
     spec = SHAPES[shape]
-    attention = NativeAttention(spec, said.level)
+    attention = NativeAttention(spec, said.level, SharingCosts(1, 1) if said.crossover else DEFAULT_COSTS)
     inputs = make_inputs(tree, spec, dtype, scattered=said.scattered)
     index = inputs.index
     alone, together = (
@@ -175,6 +177,10 @@ def run(said: argparse.Namespace) -> int:
     columns = f"{'on ms':>8} {'off ms':>8} {'ratio':>6} {'best':>6} {'bytes':>6} {'bandwidth':>9} {'products':>8} {'host us':>8}"
     print(f"{'a layer':40} {columns}")
     table = []
+    if said.crossover:
+        dtype = getattr(torch, said.dtype)
+        for shape, spec in SHAPES.items():
+            print(f"{shape:9} {calibrate(spec, dtype, dtype)[1]}")
     for tree in CROSSOVER if said.crossover else TREES:
         for shape in SHAPES:
             if said.only not in f"{shape} {tree.name}":

@@ -1,7 +1,8 @@
 """Question: does a prompt say the same, bit for bit, however the engine came by it?
 
 40 prompts, greedy, with the log-probability of every token: cold and alone is the reference; then warm, after hits of three
-lengths, beside 16 other streams, and in chunks of 64 tokens. Ids and log-probabilities must be identical: the bound is 100 %.
+lengths, beside 16 other streams and 16 branches of itself, in chunks of 64 tokens, and without tree attention. Ids and
+log-probabilities must be identical: the bound is 100 %.
 """
 
 from __future__ import annotations
@@ -99,6 +100,21 @@ async def beside_others(engine: AsyncEngine, asked: Sequence[Ids], output: int) 
     return found
 
 
+async def beside_branches(engine: AsyncEngine, asked: Sequence[Ids], output: int) -> list[Said]:
+    """Each from an empty cache while 16 streams decode that begin as it does: what they share may be read once for all."""
+    found = []
+    vocab = engine.info.vocab_size
+    for number, prompt in enumerate(asked):
+        await engine.flush_cache()
+        shared = [len(prompt) * (1 + i) // (OTHERS + 1) for i in range(OTHERS)]
+        others = [prompt[:length] + drawn(3 + i, vocab, 32, number, i) for i, length in enumerate(shared)]
+        running = [asyncio.create_task(said(engine, other, 2 * output)) for other in others]
+        await asyncio.sleep(0)
+        found.append(await said(engine, prompt, output))
+        await asyncio.gather(*running)
+    return found
+
+
 WAYS: Mapping[str, Callable[[AsyncEngine, Sequence[Ids], int], Awaitable[list[Said]]]] = {
     "cold again": alone,
     "warm": warm,
@@ -106,8 +122,11 @@ WAYS: Mapping[str, Callable[[AsyncEngine, Sequence[Ids], int], Awaitable[list[Sa
     "hit of a half": after_hit(0.5),
     "hit of nine tenths": after_hit(0.9),
     f"beside {OTHERS} other streams": beside_others,
+    f"beside {OTHERS} branches of itself": beside_branches,
 }
 CHUNKED = "in chunks of 64"
+APART = "without tree attention, "
+"""A prefix of the names of WAYS."""
 
 
 def same(reference: Sequence[Said], found: Sequence[Said]) -> tuple[int, int]:
@@ -128,6 +147,9 @@ async def compare(options: EngineOptions, asked: Sequence[Ids], output: int) -> 
             say(f"{name}: {counts[name][1]} of {len(asked)}")
     async with await AsyncEngine.start(msgspec.structs.replace(options, chunk_tokens=64)) as engine:
         counts[CHUNKED] = same(reference, await alone(engine, asked, output))
+    async with await AsyncEngine.start(msgspec.structs.replace(options, chunk_tokens=4096, tree_attention=False)) as engine:
+        for name in ("cold again", f"beside {OTHERS} branches of itself"):
+            counts[APART + name] = same(reference, await WAYS[name](engine, asked, output))
     return counts
 
 

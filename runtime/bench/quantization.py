@@ -1,4 +1,4 @@
-"""Question: what do int8 and int4 weights change in what the bundled model says, against bf16?
+"""Question: what do int8 and int4 weights, and K and V in int8, change in what the bundled model says, against bf16?
 
 Held-out documents of the kind that the model was trained on, the same ones for the same seed. Of the tokens of their answers
 (what is asked, nobody can foresee): perplexity; how often the most likely next token is that of bf16, so that a greedy answer
@@ -33,6 +33,8 @@ from . import machine
 
 LONGEST = 1024
 KINDS = ("bfloat16", "int8", "int4")
+KV = " KV int8"
+"""Behind a kind: with K and V in int8 beside these weights."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Cache:
 
     def __init__(self, decoder: Decoder, tokens: int):
         spec = decoder.kv_spec
-        shape = (tokens, spec.num_kv_heads, spec.head_dim)
+        shape = spec.pool_shape(tokens)
         self._pools = [(torch.zeros(shape, dtype=spec.dtype), torch.zeros(shape, dtype=spec.dtype))] * spec.num_layers
 
     def layer(self, number: int) -> tuple[Tensor, Tensor]:
@@ -114,15 +116,22 @@ def main(argv: list[str]) -> int:
     native = load(kernel_cache())
     plain = load_decoder(said.model, device="cpu", dtype=torch.bfloat16, native=native)
     figures: dict[str, dict[str, float]] = {}
-    print(f"{'weights':9} {'perplexity':>10} {'same next token':>16} {'KL, nats':>9} {'s':>6}")
-    for kind in KINDS:
+    print(f"{'weights':16} {'perplexity':>10} {'same next token':>16} {'KL, nats':>9} {'s':>6}")
+    for kind in (*KINDS, *(f"{kind}{KV}" for kind in KINDS)):
         started = time.perf_counter()
-        quantization = None if kind == "bfloat16" else kind
-        decoder = load_decoder(said.model, device="cpu", dtype=torch.bfloat16, native=native, quantization=quantization)
+        weights = kind.removesuffix(KV)
+        decoder = load_decoder(
+            said.model,
+            device="cpu",
+            dtype=torch.bfloat16,
+            native=native,
+            quantization=None if weights == "bfloat16" else weights,
+            kv_dtype=torch.int8 if kind.endswith(KV) else None,
+        )
         with torch.inference_mode():
             found = figures[kind] = compare(decoder, plain, over)
         print(
-            f"{kind:9} {found['perplexity']:10.4f} {found['same_next_token']:16.2%} "
+            f"{kind:16} {found['perplexity']:10.4f} {found['same_next_token']:16.2%} "
             f"{found['kl_nats']:9.5f} {time.perf_counter() - started:6.1f}",
             flush=True,
         )

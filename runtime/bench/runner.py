@@ -26,7 +26,7 @@ from .processes import Neighbours
 from .scenario import Case, Measured, Scenario, Setting
 from .stats import ratio, spread
 
-WEIGHT_BYTES = {"int8": 1.0, "int4": 0.5, "Q8_0": 34 / 32, "Q4_0": 18 / 32, "F32": 4.0}
+WEIGHT_BYTES = {"quantization=int8": 1.0, "quantization=int4": 0.5, "Q8_0": 34 / 32, "Q4_0": 18 / 32, "F32": 4.0}
 """What a weight takes, by a word in the engine's name: an option's value (without scales) or a type of llama.cpp's."""
 
 

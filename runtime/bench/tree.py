@@ -1,7 +1,7 @@
 """Question: what does decoding cost when branches share what they have read, and what when they share nothing?
 
-Ideal: K and V are read once for each unique token, whoever shares it. With an option of the engine on and off, as in
-`--against ramify:OPTION=off`, this shows what reading shared tokens once brings, and that it costs nothing in the control.
+Ideal: K and V are read once for each unique token, whoever shares it. `--against ramify:tree_attention=off` shows what reading
+shared tokens once brings, and that it costs nothing in the control.
 """
 
 from __future__ import annotations

@@ -69,8 +69,8 @@ def build(plan: StepPlan, table: SequenceTable, page_size: int) -> Batch:
 
 
 def _sharing(plan: StepPlan, table: SequenceTable, page_size: int) -> Sharing | None:
-    """Which spans of the step have pages in common; None for a span alone."""
-    if len(plan.rows) < 2:
+    """Which spans of the step have pages in common; None for a span alone, and without tree attention."""
+    if len(plan.rows) < 2 or table.sharing is None:
         return None
     num_pages: Int32 = -(-(plan.starts + plan.lengths) // page_size)
     order, common = table.sharing.of(plan.rows, num_pages)

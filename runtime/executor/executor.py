@@ -25,13 +25,17 @@ from .sequence_table import SequenceTable
 class TorchExecutor:
     """The plan's `Executor` on one device. All calls must come from one thread."""
 
-    def __init__(self, decoder: Decoder, *, pool: KVPool, max_rows: int, context_length: int):
+    def __init__(
+        self, decoder: Decoder, *, pool: KVPool, max_rows: int, context_length: int, tree_attention: bool = True
+    ):
+        """tree_attention: attention is told which rows share pages. It changes what is read, and no bit of the results."""
         self.decoder, self.pool = decoder, pool
         self.table = SequenceTable(
             max_rows=max_rows,
             max_pages=-(-context_length // pool.page_size),
             vocab=decoder.config.vocab_size,
             device=pool.device,
+            tree_attention=tree_attention,
         )
         self._sampler = Sampler(self.table, decoder.kernels.sampling)
 

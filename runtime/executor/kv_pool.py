@@ -13,7 +13,7 @@ from .batch import upload
 
 
 class KVPool:
-    """K and V of every layer: [slots, num_kv_heads, head_dim] each, slot = page * page_size + offset.
+    """K and V of every layer: `KVSpec.pool_shape` each, slot = page * page_size + offset.
 
     Contents are undefined until written. On the CPU memory is taken page by page as slots are first written, so a pool may
     be sized for the worst case. Raises InvalidRequest if the address space or the device has no room for it.
@@ -22,7 +22,7 @@ class KVPool:
     def __init__(self, spec: KVSpec, *, num_pages: int, page_size: int, device: torch.device, copy: KVCopyPages):
         self.spec, self.num_pages, self.page_size, self.device = spec, num_pages, page_size, device
         self._copy = copy
-        shape = (num_pages * page_size, spec.num_kv_heads, spec.head_dim)
+        shape = spec.pool_shape(num_pages * page_size)
         try:
             self._layers = [
                 (torch.empty(shape, dtype=spec.dtype, device=device), torch.empty(shape, dtype=spec.dtype, device=device))

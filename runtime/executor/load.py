@@ -9,8 +9,12 @@ from pathlib import Path
 
 import torch
 
+from ...kernels.attention.calibrate import calibrate
+from ...kernels.attention.costs import DEFAULT_COSTS, SharingCosts
+from ...kernels.attention.interface import AttentionSpec
+from ...kernels.attention.native import refusal
 from ...kernels.native import NONE, Native, load
-from ..config import COMPILING, Config, EngineOptions, Hardware, choose_dtype, kernel_cache, resolve, validate
+from ..config import COMPILING, Config, EngineOptions, Hardware, choose_dtype, choose_kv_dtype, kernel_cache, resolve, validate
 from ..models.checkpoint import resolve_checkpoint
 from ..models.config import ModelConfig, check_tokenizer, read_config
 from ..models.weights import load_decoder
@@ -21,7 +25,7 @@ from .memory import keep_freed_memory, model_facts, probe, weight_bytes
 BUNDLED = Path(__file__).parents[1] / "bundled" / "model"
 """The default model's folder."""
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
 
 Progress = Callable[[str, float], None]
 """Called with what is being done, and how much of it is: 0 to 1."""
@@ -69,16 +73,24 @@ def load_executor(options: EngineOptions, *, tokenizer_size: int | None = None, 
     torch.set_num_threads(options.threads or before.cores)
     resolve(options, _after_loading(before, weight_bytes(model, dtype, options.quantization)), facts)
 
+    device, kv_dtype = torch.device(before.device), DTYPES[choose_kv_dtype(options, before)]
+    native = _native_kernels(device, report)
+    costs, measured = DEFAULT_COSTS, ""
+    if native.available and options.tree_attention:
+        costs, measured = _sharing_costs(model, dtype, kv_dtype)
     report("weights", 0.0)
-    device = torch.device(before.device)
     decoder = load_decoder(
         folder,
         device=device,
         dtype=dtype,
         quantization=options.quantization,
+        kv_dtype=kv_dtype,
+        costs=costs,
         progress=lambda done, total: report("weights", done / max(total, 1)),
-        native=_native_kernels(device, report),
+        native=native,
     )
+    if measured:
+        decoder.kernels.reasons.append(measured)
     if device.type == "cpu":
         keep_freed_memory()
     report("KV pool", 0.0)
@@ -92,7 +104,13 @@ def load_executor(options: EngineOptions, *, tokenizer_size: int | None = None, 
         copy=decoder.kernels.kv_copy_pages,
     )
     schedule = config.schedule
-    executor = TorchExecutor(decoder, pool=pool, max_rows=schedule.max_running, context_length=schedule.context_length)
+    executor = TorchExecutor(
+        decoder,
+        pool=pool,
+        max_rows=schedule.max_running,
+        context_length=schedule.context_length,
+        tree_attention=config.tree_attention,
+    )
     report("KV pool", 1.0)
     return Loaded(
         executor=executor,
@@ -121,6 +139,12 @@ def _native_kernels(device: torch.device, report: Progress) -> Native:
     for name in compiling:
         report(name, 1.0)
     return loaded
+
+
+def _sharing_costs(model: ModelConfig, dtype: torch.dtype, kv_dtype: torch.dtype) -> tuple[SharingCosts, str]:
+    """By which attention decides what it reads together, and a line for people; "" where there is no native attention."""
+    spec = AttentionSpec(model.num_heads, model.num_kv_heads, model.head_dim, model.head_dim**-0.5)
+    return (DEFAULT_COSTS, "") if refusal(spec) else calibrate(spec, dtype, kv_dtype)
 
 
 def _after_loading(hardware: Hardware, weight_bytes: int) -> Hardware:

@@ -52,6 +52,7 @@ def model_facts(config: ModelConfig) -> ModelFacts:
         context_length=config.max_positions,
         kv_values_token=2 * config.num_layers * config.num_kv_heads * config.head_dim,
         weight_values=count_weights(config),
+        head_dim=config.head_dim,
     )
 
 

@@ -26,19 +26,19 @@ Int64 = NDArray[np.int64]
 
 class SequenceTable:
     """State per row. page_table: int32 [max_rows, max_pages] on the device; last_tokens: int64 [max_rows] on the device.
-    sharing: which rows begin with the same pages.
+    sharing: which rows begin with the same pages; None where nobody wants to know.
 
     Host columns, one entry a row: temperature, top_p, min_p (float32), top_k, min_new_tokens (int32), sample_index
     (uint32), keys (uint64 [ROUNDS, 2], of the row's seed), filtered (top_k, top_p or min_p is on), edited (a bias or a
     penalty changes the logits in every step).
     """
 
-    def __init__(self, *, max_rows: int, max_pages: int, vocab: int, device: torch.device):
+    def __init__(self, *, max_rows: int, max_pages: int, vocab: int, device: torch.device, tree_attention: bool = True):
         self.max_rows, self.max_pages, self.vocab, self.device = max_rows, max_pages, vocab, device
         self.host_pages = np.zeros((max_rows, max_pages), np.int32)
         pages = torch.from_numpy(self.host_pages)
         self.page_table = pages if device.type == "cpu" else pages.to(device)
-        self.sharing = PageSharing(self.host_pages)
+        self.sharing = PageSharing(self.host_pages) if tree_attention else None
         self.last_tokens = torch.zeros(max_rows, dtype=torch.int64, device=device)
         self.temperature = np.zeros(max_rows, np.float32)
         self.top_p = np.ones(max_rows, np.float32)
@@ -77,7 +77,8 @@ class SequenceTable:
         """page_table[rows, indices] = pages. Changes the host's and the device's copy."""
         if not len(rows):
             return
-        self.sharing.writing(rows, indices, pages)
+        if self.sharing is not None:
+            self.sharing.writing(rows, indices, pages)
         self.host_pages[rows, indices] = pages
         if self.device.type != "cpu":
             moved = torch.from_numpy(np.stack([rows, indices, pages])).to(self.device, non_blocking=True)

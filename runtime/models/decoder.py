@@ -12,6 +12,7 @@ from torch import Tensor
 from ...kernels.activation.interface import SiluMul
 from ...kernels.attention.interface import AttentionIndex, AttentionSpec
 from ...kernels.gemm.interface import Linear, Rows
+from ...kernels.kv.int8 import row_size, row_width
 from ...kernels.layers.interface import LayeredKV, LayerParts, StackParts
 from ...kernels.table import Kernels
 from .config import ModelConfig
@@ -24,7 +25,8 @@ from .layers.rope import RopeTable
 
 @dataclass(frozen=True)
 class KVSpec:
-    """What the model keeps of a token: K and V, each [num_kv_heads, head_dim] of `dtype`, in each layer."""
+    """What the model keeps of a token: K and V, each [num_kv_heads, head_dim] of `dtype`, in each layer; in int8 with a scale
+    behind each vector (`kernels/kv/int8.py`)."""
 
     num_layers: int
     num_kv_heads: int
@@ -34,7 +36,11 @@ class KVSpec:
     @property
     def bytes_per_token(self) -> int:
         """Bytes of K and V in all layers."""
-        return 2 * self.num_layers * self.num_kv_heads * self.head_dim * self.dtype.itemsize
+        return 2 * self.num_layers * self.num_kv_heads * row_size(self.head_dim, self.dtype)
+
+    def pool_shape(self, slots: int) -> tuple[int, int, int]:
+        """Of the pool of K, or of V, of one layer."""
+        return slots, self.num_kv_heads, row_width(self.head_dim, self.dtype)
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,7 @@ class Decoder:
         self.kernels = kernels
         self.device = kernels.device
         self.dtype = kernels.dtype
-        self.kv_spec = KVSpec(config.num_layers, config.num_kv_heads, config.head_dim, kernels.dtype)
+        self.kv_spec = KVSpec(config.num_layers, config.num_kv_heads, config.head_dim, kernels.kv_dtype)
         specs = [_attention_spec(config, window) for window in config.windows]
         distinct = list(dict.fromkeys(specs))
         self._attentions = [kernels.attention(spec) for spec in distinct]

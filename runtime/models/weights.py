@@ -13,6 +13,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from ...kernels.attention.costs import DEFAULT_COSTS, SharingCosts
 from ...kernels.gemm.interface import Linear, Rows
 from ...kernels.gemm.rows import TableRows
 from ...kernels.native import NONE, Native
@@ -33,6 +34,8 @@ def load_decoder(
     device: torch.device | str,
     dtype: torch.dtype,
     quantization: str | None = None,
+    kv_dtype: torch.dtype | None = None,
+    costs: SharingCosts = DEFAULT_COSTS,
     tokenizer_size: int | None = None,
     max_positions: int | None = None,
     progress: Progress | None = None,
@@ -42,11 +45,11 @@ def load_decoder(
 
     quantization: int8 | int4, of linear layers, each as soon as it is complete. tokenizer_size: number of ids that the tokenizer
     knows, checked against the embedding. max_positions: length of the rotary table, by default and at most the model's context.
-    native: the C++ kernels that were loaded.
+    native: the C++ kernels that were loaded. kv_dtype and costs: see `kernels.table.choose`.
     Raises ModelError for anything wrong with the checkpoint, before weights are read.
     """
     config, checkpoint = check_checkpoint(folder, tokenizer_size)
-    kernels = choose(device, dtype, native, quantization)
+    kernels = choose(device, dtype, native, quantization, kv_dtype=kv_dtype, costs=costs)
     with torch.inference_mode():
         loaded = Assembly(parameters(config), kernels)
         stream(checkpoint, loaded, progress)

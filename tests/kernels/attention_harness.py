@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ramify.kernels.attention.interface import Attention, AttentionIndex, AttentionSpec
+from ramify.kernels.kv.int8 import quantize, read
 
 
 @dataclass
 class Sequence:
-    """K and V of one sequence, [positions, kv_heads, head_dim], and a query for each position, [positions, heads, head_dim]."""
+    """K and V of one sequence, [positions, kv_heads, head_dim] (in int8 with their scales, `quantize`), and a query for each
+    position, [positions, heads, head_dim]."""
 
     k: Tensor
     v: Tensor
@@ -29,6 +31,10 @@ def make_sequence(spec: AttentionSpec, positions: int, dtype: torch.dtype, seed:
     return Sequence(k, v, torch.randn((positions, spec.num_heads, spec.head_dim), generator=generator).to(dtype))
 
 
+def in_int8(sequence: Sequence) -> Sequence:
+    return Sequence(quantize(sequence.k), quantize(sequence.v), sequence.q)
+
+
 def attend(
     attention: Attention, sequences: list[Sequence], spans: list[tuple[int, int, int]], *, page_size: int = 1, seed: int = 0
 ) -> list[Tensor]:
@@ -39,7 +45,8 @@ def attend(
     pages = generator.permutation(len(sequences) * per_row + 3)
     table = torch.full((len(sequences), per_row + 2), 10**6, dtype=torch.int32)
     like = sequences[0].k
-    pools = [torch.full((pages.size * page_size, *like.shape[1:]), math.nan, dtype=like.dtype) for _ in range(2)]
+    poison = -1 if like.dtype == torch.int8 else math.nan  # a scale of two bytes of ones is NaN
+    pools = [torch.full((pages.size * page_size, *like.shape[1:]), poison, dtype=like.dtype) for _ in range(2)]
     for row, sequence in enumerate(sequences):
         written = max((start + length for number, start, length in spans if number == row), default=0)
         used = -(-written // page_size)
@@ -61,7 +68,7 @@ def dense(spec: AttentionSpec, sequence: Sequence, start: int, length: int) -> T
     end = start + length
     group = spec.num_heads // spec.num_kv_heads
     q = sequence.q[start:end].double().transpose(0, 1)
-    k, v = (each[:end].double().transpose(0, 1).repeat_interleave(group, 0) for each in (sequence.k, sequence.v))
+    k, v = (read(each[:end]).double().transpose(0, 1).repeat_interleave(group, 0) for each in (sequence.k, sequence.v))
     scores = q @ k.transpose(1, 2) * spec.scale
     if spec.soft_cap is not None:
         scores = spec.soft_cap * torch.tanh(scores / spec.soft_cap)

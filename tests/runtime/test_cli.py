@@ -57,13 +57,14 @@ def test_every_engine_option_has_a_flag_and_no_flag_is_without_an_option() -> No
 def test_flags_spell_engine_options() -> None:
     line = "generate Hi --model m --kv-tokens 4096 --max-running 8 --chunk-tokens 64 --context-length 512 --threads 1"
     line += " --page-size 16 --eviction lfu --schedule fcfs --dtype float32 --quantization int4 --device cpu --queue 9 --depth 2"
-    line += " --no-generation-defaults"
+    line += " --no-generation-defaults --kv-dtype int8 --no-tree-attention"
     said = engine_options(build_parser().parse_args(line.split()))
     assert said == EngineOptions(
         model="m",
         device="cpu",
         dtype="float32",
         quantization="int4",
+        kv_dtype="int8",
         kv_tokens=4096,
         max_running=8,
         chunk_tokens=64,
@@ -75,6 +76,7 @@ def test_flags_spell_engine_options() -> None:
         generation_defaults=False,
         queue=9,
         depth=2,
+        tree_attention=False,
     )
     fraction = build_parser().parse_args(["chat", "a/model", "--mem-fraction", "0.5"])
     assert engine_options(fraction) == EngineOptions(model="a/model", mem_fraction=0.5)

@@ -15,6 +15,8 @@ from ...errors import RamifyError
 from ...protocol import Delta, Finished, GenerateRequest, SamplingParams, ScoreRequest, Usage, tokens
 from .base import Continuation, Generate, Needs, Run, Score, Unusable, Work, as_ids
 
+SWITCH = {"on": "true", "off": "false"}
+
 
 def with_settings(options: EngineOptions, said: Mapping[str, str]) -> EngineOptions:
     """The options, but for those that are said by name. Pure. Raises Unusable for a name or value that no engine knows."""
@@ -22,7 +24,8 @@ def with_settings(options: EngineOptions, said: Mapping[str, str]) -> EngineOpti
     if unknown:
         raise Unusable(f"There is no engine option {unknown[0]!r}. Known: {', '.join(options.__struct_fields__)}.")
     try:
-        return msgspec.convert({**msgspec.structs.asdict(options), **said}, EngineOptions, strict=False)
+        words = {name: SWITCH.get(value, value) for name, value in said.items()}
+        return msgspec.convert({**msgspec.structs.asdict(options), **words}, EngineOptions, strict=False)
     except msgspec.ValidationError as error:
         raise Unusable(f"An engine option does not fit: {error}.") from None
 

@@ -1,4 +1,4 @@
-// Runs attention over pages on random shapes, for `make sanitize`: every level, every dtype, buffers of exactly the size that
+// Runs attention over pages on random shapes, for `make sanitize`: every level, every dtype (int8 pools too), buffers of exactly the size that
 // is needed, NaN in every slot that no span sees; spans share the beginnings of their sequences. Compares with a plain softmax in
 // double, and what is told of sharing with what is not, bit for bit; ends with status 1 at a difference.
 #include <algorithm>
@@ -55,6 +55,38 @@ struct Numbers {
     int64_t count() const { return static_cast<int64_t>(bytes.size()) / (dtype == RAMIFY_BF16 ? 2 : 4); }
 };
 
+// K or V of a layer, in any dtype: vectors of head_dim numbers, in int8 as codes with their scale behind them.
+struct Pool {
+    Numbers numbers;
+    std::vector<unsigned char> rows;
+    int head_dim;
+
+    Pool(int64_t count, int32_t dtype, int head_dim)
+        : numbers(dtype == RAMIFY_INT8 ? 0 : count, dtype),
+          rows(dtype == RAMIFY_INT8 ? count / head_dim * (head_dim + RAMIFY_SCALE_BYTES) : 0),
+          head_dim(head_dim) {}
+    unsigned char* row(int64_t i) { return &rows[i / head_dim * (head_dim + RAMIFY_SCALE_BYTES)]; }
+    void set_scale(int64_t i, float scale) {
+        Numbers one(1, RAMIFY_BF16);
+        one.set(0, scale);
+        std::memcpy(row(i) + head_dim, one.bytes.data(), 2);
+    }
+    void fill() {
+        numbers.fill();
+        for (unsigned char& byte : rows) byte = static_cast<unsigned char>(draw(-127, 127));
+        const int64_t count = static_cast<int64_t>(rows.size()) / (head_dim + RAMIFY_SCALE_BYTES);
+        for (int64_t i = 0; i < count; i++) set_scale(i * head_dim, static_cast<float>(draw(1, 40)) / 1024);
+    }
+    void poison(int64_t i) { rows.empty() ? numbers.set(i, NAN) : set_scale(i, NAN); }
+    double get(int64_t i) {
+        if (rows.empty()) return numbers.get(i);
+        Numbers scale(1, RAMIFY_BF16);
+        std::memcpy(scale.bytes.data(), row(i) + head_dim, 2);
+        return static_cast<signed char>(row(i)[i % head_dim]) * scale.get(0);
+    }
+    const void* data() const { return rows.empty() ? numbers.bytes.data() : rows.data(); }
+};
+
 struct Worst {
     double difference = 0, allowed = 0;
 };
@@ -62,7 +94,7 @@ struct Worst {
 bool one_call(int number) {
     const int group = choose({1, 2, 3, 7, 8, 9, 70}), kv_heads = draw(1, 3), head_dim = 16 * draw(1, draw(0, 3) ? 8 : 16);
     const int page_size = choose({1, 3, 16}), spans = draw(1, 9), heads = group * kv_heads;
-    const int32_t q_dtype = draw(0, 1), kv_dtype = draw(0, 3) ? q_dtype : draw(0, 1);
+    const int32_t q_dtype = draw(0, 1), kv_dtype = draw(0, 2) ? q_dtype : draw(0, 2);
     std::vector<int32_t> query_start, query_length, start, row;
     int tokens = 0, longest = 0, total_pages = 0;
     for (int i = 0; i < spans; i++) {
@@ -80,7 +112,8 @@ bool one_call(int number) {
     std::iota(order.begin(), order.end(), 0);
     std::shuffle(order.begin(), order.end(), random_bits);
     const int64_t slots = int64_t(order.size()) * page_size, size = int64_t(kv_heads) * head_dim;
-    Numbers q(int64_t(tokens) * heads * head_dim, q_dtype), out(q.count(), q_dtype), k(slots * size, kv_dtype), v(slots * size, kv_dtype);
+    Numbers q(int64_t(tokens) * heads * head_dim, q_dtype), out(q.count(), q_dtype);
+    Pool k(slots * size, kv_dtype, head_dim), v(slots * size, kv_dtype, head_dim);
     q.fill(), k.fill(), v.fill();
 
     RamifyAttention call = {};
@@ -103,11 +136,11 @@ bool one_call(int number) {
         for (int p = first; p < start[i] + query_length[i]; p++) seen[slot_of(i, p)] = true;
     }
     for (int64_t slot = 0; slot < slots; slot++) {
-        for (int64_t i = 0; !seen[slot] && i < size; i++) k.set(slot * size + i, NAN), v.set(slot * size + i, NAN);
+        for (int64_t i = 0; !seen[slot] && i < size; i++) k.poison(slot * size + i), v.poison(slot * size + i);
     }
 
     call.q = q.bytes.data(), call.q_stride = int64_t(heads) * head_dim, call.out = out.bytes.data();
-    call.k_pool = k.bytes.data(), call.v_pool = v.bytes.data(), call.slots = slots;
+    call.k_pool = k.data(), call.v_pool = v.data(), call.slots = slots;
     call.q_dtype = q_dtype, call.kv_dtype = kv_dtype;
     call.num_heads = heads, call.num_kv_heads = kv_heads, call.head_dim = head_dim;
     call.page_table = table.data(), call.page_table_stride = longest, call.page_size = page_size;
@@ -159,7 +192,8 @@ bool one_call(int number) {
                 double expected = 0;
                 for (int p = first; p <= last; p++) expected += scores[p - first] / total * v.get(slot_of(i, p) * size + head / group * head_dim + d);
                 const double difference = std::fabs(out.get(place + d) - expected);
-                const double allowed = q_dtype == RAMIFY_BF16 ? 1e-4 + (2 * std::fabs(expected) + 5) / 512 : 5e-5;
+                const double rounding = kv_dtype == RAMIFY_INT8 ? 2e-3 : 5e-5;  // of queries and weights to whole numbers
+                const double allowed = q_dtype == RAMIFY_BF16 ? rounding + (2 * std::fabs(expected) + 5) / 512 : rounding;
                 if (!(difference <= allowed)) worst = {difference, allowed};
             }
         }

@@ -55,6 +55,15 @@ def test_outputs_wanted_of_the_same_token_share_one_logits_row() -> None:
     assert (apart.logit_rows.tolist(), apart.which.tolist()) == ([1, 3, 6], [0, 1, 2])
 
 
+def test_without_tree_attention_spans_are_told_nothing() -> None:
+    for tree_attention in (True, False):
+        table = SequenceTable(max_rows=2, max_pages=8, vocab=10, device=torch.device("cpu"), tree_attention=tree_attention)
+        for row in (0, 1):
+            table.write_pages(np.full(3, row, np.int32), np.arange(3, dtype=np.int32), _i32(5, 6, 7 + row))
+        spans = {"rows": _i32(0, 1), "starts": _i32(2, 2), "lengths": _i32(1, 1), "tokens": _i32(3, 3), "positions": _i32(2, 2)}
+        assert (build(StepPlan(0, **spans), table, 1).attention.sharing is not None) == tree_attention
+
+
 @pytest.mark.parametrize("page_size", [1, 4])
 def test_spans_are_told_what_their_rows_have_in_common(page_size: int) -> None:
     table = SequenceTable(max_rows=4, max_pages=8, vocab=10, device=torch.device("cpu"))

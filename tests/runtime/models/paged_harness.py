@@ -17,8 +17,9 @@ class Pools:
 
     def __init__(self, decoder: Decoder, slots: int):
         spec = decoder.kv_spec
-        shape = (spec.num_layers, slots, spec.num_kv_heads, spec.head_dim)
-        self.k, self.v = (torch.full(shape, float("nan"), dtype=spec.dtype) for _ in range(2))
+        shape = (spec.num_layers, *spec.pool_shape(slots))
+        poison = -1 if spec.dtype == torch.int8 else float("nan")  # a scale of -1, -1 is NaN
+        self.k, self.v = (torch.full(shape, poison, dtype=spec.dtype) for _ in range(2))
 
     def layer(self, number: int) -> tuple[Tensor, Tensor]:
         return self.k[number], self.v[number]

@@ -42,10 +42,10 @@ HAS_BF16 = torch.ops.ramify.linear_has_bf16()
 NEEDS_BF16 = pytest.mark.skipif(not HAS_BF16, reason="needs AVX512-BF16")
 BF16, FP32 = torch.bfloat16, torch.float32
 FORMS = [
-    pytest.param((BF16, None), id="bf16", marks=NEEDS_BF16),
-    pytest.param((BF16, "int8"), id="int8"),
-    pytest.param((BF16, "int4"), id="int4"),
-    pytest.param((FP32, "int8"), id="int8 in fp32"),
+    pytest.param((BF16, None, False), id="bf16", marks=NEEDS_BF16),
+    pytest.param((BF16, "int8", False), id="int8"),
+    pytest.param((BF16, "int4", True), id="int4, K and V in int8"),
+    pytest.param((FP32, "int8", True), id="int8 in fp32, K and V in int8"),
 ]
 KINDS = ["llama with biases", "mistral with a window", "qwen 2", "qwen 2 with windows in its upper layers", "qwen 3"]
 
@@ -100,7 +100,7 @@ def both(folder: Path, kernels: Kernels) -> tuple[Decoder, Counted, Decoder]:
 
 
 def bits(tensor: Tensor) -> Tensor:
-    return tensor.view(torch.int16 if tensor.dtype == BF16 else torch.int32)
+    return tensor if tensor.dtype == torch.int8 else tensor.view(torch.int16 if tensor.dtype == BF16 else torch.int32)
 
 
 def assert_same_steps(fast: Decoder, slow: Decoder, *, seed: int, steps: int, most: int, page_size: int) -> None:
@@ -135,8 +135,9 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("form", FORMS)
 def test_a_step_has_the_bits_of_the_loop_over_layers(folder_of, kind: str, form, threads: int) -> None:
-    dtype, quantization = form
-    fast, stack, slow = both(folder_of(kind), choose("cpu", dtype, LOADED, quantization))
+    dtype, quantization, int8_kv = form
+    kernels = choose("cpu", dtype, LOADED, quantization, kv_dtype=torch.int8 if int8_kv else None)
+    fast, stack, slow = both(folder_of(kind), kernels)
     assert_same_steps(fast, slow, seed=threads, steps=8, most=4, page_size=1)
     assert stack.steps >= 3
     before = stack.steps
@@ -219,8 +220,8 @@ def test_a_stack_is_freed_with_its_decoder(folder_of) -> None:
     stack = decoder.stack
     assert isinstance(stack, NativeStack)
     number = stack.number
-    torch.ops.ramify.layers_add_spec(number, 1.0, 0, 0.0, True)
+    torch.ops.ramify.layers_add_spec(number, 1.0, 0, 0.0, True, 0, 0)
     del decoder, stack
     gc.collect()
     with pytest.raises(RuntimeError, match="there are no layers"):
-        torch.ops.ramify.layers_add_spec(number, 1.0, 0, 0.0, True)
+        torch.ops.ramify.layers_add_spec(number, 1.0, 0, 0.0, True, 0, 0)
