@@ -136,10 +136,8 @@ def _linears(
         few = native.available and dtype == torch.bfloat16 and bool(torch.ops.ramify.linear_has_bf16())
         reasons.append(f"linear: oneDNN in {name}, weights packed at load")
         if few:
-            reasons.append(
-                f"linear: up to {few_rows.MOST_ROWS} rows in C++ on oneDNN's memory, where it has its bits"
-            )
-        return CheckedLinears(gemm_native.PackedLinear, "linear", reasons, few_rows.FORMS if few else FORMS), True
+            reasons.append("linear: computed in C++ in oneDNN's layout, where oneDNN has the same bits (it has not with AMX)")
+        return CheckedLinears(gemm_native.PackedLinear, "linear", reasons, few_rows.forms() if few else FORMS), True
     reasons.append(f"linear: torch in {name}, unpacked, because this CPU or torch build has no packed {name} product")
     return CheckedLinears(gemm_reference.TorchLinear, "linear", reasons), False
 

@@ -65,6 +65,18 @@ void multiply_bf16(const Tensor& x, const Tensor& packed, const std::optional<Te
     if (call.rows > 0 && columns > 0) linear::multiply(call);
 }
 
+void pack_bf16(const Tensor& weight, Tensor packed) {
+    STD_TORCH_CHECK(weight.dim() == 2 && weight.is_contiguous() && weight.scalar_type() == ScalarType::BFloat16,
+                    "weight must be bfloat16 [outputs, columns], contiguous");
+    const int64_t outputs = weight.size(0), columns = weight.size(1);
+    STD_TORCH_CHECK(packed.scalar_type() == ScalarType::Int && packed.is_contiguous() && packed.dim() == 3 &&
+                        packed.size(0) == (outputs + linear::BLOCK - 1) / linear::BLOCK &&
+                        packed.size(1) == (columns + 1) / 2 && packed.size(2) == linear::BLOCK,
+                    "packed must be int32 [blocks, pairs, 64]");
+    linear::pack(static_cast<const uint16_t*>(weight.const_data_ptr()), outputs, columns,
+                 static_cast<int32_t*>(packed.mutable_data_ptr()), threads_of_torch());
+}
+
 linear::Quantized quantized(const Tensor& blocks, int64_t columns, int64_t outputs, int64_t bits, int64_t group, void* memory) {
     STD_TORCH_CHECK(bits == 4 || bits == 8, "bits must be 4 or 8");
     STD_TORCH_CHECK(group >= 16 && group <= linear::MAX_GROUP && group % 16 == 0, "group must be a multiple of 16 up to ",
@@ -125,6 +137,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(ramify, m) {
     m.def("linear_has_bf16() -> bool");
     m.def(
         "linear_bf16(Tensor x, Tensor packed, Tensor? bias, int columns, int outputs, int chain, Tensor(a!) out) -> ()");
+    m.def("linear_pack_bf16(Tensor weight, Tensor(a!) packed) -> ()");
     m.def("linear_quantize(Tensor weight, int bits, int group, int level, Tensor(a!) blocks) -> ()");
     m.def(
         "linear_quantized(Tensor x, Tensor blocks, Tensor? bias, int columns, int outputs, int bits, int group, int level, "
@@ -141,6 +154,7 @@ STABLE_TORCH_LIBRARY_IMPL(ramify, CompositeExplicitAutograd, m) {
 
 STABLE_TORCH_LIBRARY_IMPL(ramify, CPU, m) {
     m.impl("linear_bf16", TORCH_BOX(&multiply_bf16));
+    m.impl("linear_pack_bf16", TORCH_BOX(&pack_bf16));
     m.impl("linear_quantize", TORCH_BOX(&quantize));
     m.impl("linear_quantized", TORCH_BOX(&multiply_quantized));
     m.impl("linear_quantized_rows", TORCH_BOX(&read_rows));

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "attention_plan.h"
+#include "fused.h"
 #include "layers.h"
 
 namespace {

@@ -1,6 +1,10 @@
-// Linear layers on the CPU. A thread takes blocks of 64 outputs from a shared counter; with many rows, a block meets them in tiles
-// that stay in the cache. Weights are not asked for ahead: the processor sees by itself that they are read in order, and was up
-// to 15 % slower with prefetches in the loops.
+// Linear layers on the CPU. A thread takes blocks of 64 outputs from a shared counter; with many rows, a block meets them in
+// tiles that stay in the cache.
+//
+// Weights of bf16 that meet more rows than one pass takes are asked for ahead: while a part of them, which lies in a cache, is
+// multiplied with one row after another, the next part is on its way, evenly over all passes. So memory and processor work at
+// the same time; without it, the first pass over a part waits for memory and the others leave memory idle. With a single pass
+// the processor sees by itself that weights are read in order, and was up to 15 % slower with prefetches in the loop.
 //
 // An output is summed over all columns in one order. Which thread computed it, and which rows came with it, leaves no
 // trace in the bits.
@@ -18,10 +22,14 @@
 namespace ramify_linear {
 namespace {
 
-constexpr int TILE_ROWS = 96;             // at most; their sums and 16 KiB of weights stay near the core
-constexpr int FEW_ROWS = 24;
-// Of weights, read once for all rows of a tile: small with few rows, so that a part stays in the first cache.
+constexpr int TILE_ROWS = 96;             // at most; their sums and a part of the weights stay near the core
+// Of weights, read once for all rows of a tile. With few rows a part stays in the first cache.
+constexpr int FEW_ROWS = 24;  // of integers
 constexpr int64_t PART_BYTES = 16 << 10, PART_OF_FEW = 8 << 10;
+// In bf16 a larger part lies in the second cache, which is fast enough, and sums stay in registers for a whole chain. Up to 24
+// rows memory is the bound or near it: what is asked for a short time ahead comes at the highest rate.
+constexpr int DENSE_FEW_ROWS = 24;
+constexpr int64_t DENSE_PART_BYTES = 128 << 10;
 constexpr int64_t ITEM_BYTES = 48 << 10;  // of weights, at least, where there are enough of them
 constexpr int64_t ALONE = 4096;           // values of x that one thread has quantised before it has told another one to help
 constexpr int ITEMS_PER_THREAD = 4;
@@ -59,6 +67,7 @@ thread_local Buffer thread_sums;                                    // of one it
 thread_local Buffer call_x, call_q, call_scales, call_offsets;      // of one call, by the thread that makes it
 
 int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 int64_t rounded_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // A product cut into items: `blocks_at_once` blocks and one tile of rows. Tiles are cut as evenly as can be.
@@ -78,23 +87,34 @@ struct Cut {
     int64_t tile(int64_t item) const { return item / rounded_up(blocks, blocks_at_once); }
 };
 
-// Calls part(block, first row, rows, first unit, units, sums) for parts of a block's units in order, and after the last
-// done(block, first row, rows, sums). A unit is what columns are counted in: a pair, a group.
+// Where the weights of the next part lie; block -1: there is no next one.
+struct Ahead {
+    int64_t block, unit;
+};
+
+// Calls part(block, first row, rows, first unit, units, sums, ahead) for parts of a block's units in order, and after the last
+// done(block, first row, rows, sums). A unit is what columns are counted in: a pair, a group. A part has at most `part_bytes`
+// of weights, and ends where a chain of units ends.
 template <class Part, class Done>
-void take_items(const Cut& cut, int64_t units, int64_t unit_bytes, std::atomic<int64_t>& next, const Part& part,
-                const Done& done) {
-    const int64_t wanted = (cut.rows > FEW_ROWS ? PART_BYTES : PART_OF_FEW) / unit_bytes;
-    const int64_t items = cut.items(), at_once = smaller(units, wanted > 0 ? wanted : 1);
-    const int64_t parts = rounded_up(units, at_once);
-    for (int64_t item; (item = next.fetch_add(1)) < items;) {
+void take_items(const Cut& cut, int64_t units, int64_t unit_bytes, int64_t part_bytes, int64_t chain,
+                std::atomic<int64_t>& next, const Part& part, const Done& done) {
+    const int64_t items = cut.items(), at_once = larger(part_bytes / unit_bytes, 1);
+    for (int64_t item = next.fetch_add(1), following; item < items; item = following) {
         const int64_t tile = cut.tile(item), row = cut.first_row(tile), rows = cut.first_row(tile + 1) - row;
         float* sums = thread_sums.of<float>(2 * rows * BLOCK);  // of chains, too
         const int64_t end = smaller(cut.first_block(item) + cut.blocks_at_once, cut.blocks);
         for (int64_t block = cut.first_block(item); block < end; block++) {
-            std::memset(sums, 0, sizeof(float) * rows * BLOCK);
-            for (int64_t p = 0; p < parts; p++) {
-                const int64_t first = at_once * p, last = smaller(first + at_once, units);
-                part(block, row, rows, first, last - first, sums);
+            for (int64_t first = 0, last; first < units; first = last) {
+                last = smaller(smaller(first + at_once, units), (first / chain + 1) * chain);
+                Ahead ahead = {block, last};
+                if (last == units) {
+                    ahead = {block + 1, 0};
+                    if (block + 1 == end) {  // taken one part early, so that what comes next is known
+                        following = next.fetch_add(1);
+                        ahead.block = following < items ? cut.first_block(following) : -1;
+                    }
+                }
+                part(block, row, rows, first, last - first, sums, ahead);
             }
             done(block, row, rows, sums);
         }
@@ -141,28 +161,53 @@ void multiply(const Dense& call) {
     const Cut cut(call.rows, rounded_up(call.outputs, BLOCK), call.pairs * pair_bytes, call.threads);
     const char* weight = reinterpret_cast<const char*>(call.weight);
     const int64_t chain = call.chain ? call.chain : pairs;
+    const int64_t part_bytes = call.rows > DENSE_FEW_ROWS ? DENSE_PART_BYTES : PART_OF_FEW;
     std::atomic<int64_t> next{0};
     ramify::parallel(cut.threads, [&] {
         take_items(
-            cut, pairs, pair_bytes, next,
-            [&](int64_t block, int64_t row, int64_t rows, int64_t first, int64_t count, float* sums) {
-                const char* part = weight + block * cut.block_bytes + first * pair_bytes;
-                const int64_t end = first + count;
-                DENSE_AVX512_BF16.multiply({x + row * x_stride + 2 * first, x_stride, int(rows), int(count),
-                                            reinterpret_cast<const uint16_t*>(part), sums + rows * BLOCK, sums,
-                                            first % chain == 0, end % chain == 0 || end == pairs});
+            cut, pairs, pair_bytes, part_bytes, chain, next,
+            [&](int64_t block, int64_t row, int64_t rows, int64_t first, int64_t count, float* sums, Ahead ahead) {
+                const int64_t end = first + count, output = block * BLOCK;
+                DenseTile tile = {};
+                tile.x = x + row * x_stride + 2 * first, tile.x_stride = x_stride;
+                tile.rows = int(rows), tile.pairs = int(count);
+                tile.weight = reinterpret_cast<const uint16_t*>(weight + block * cut.block_bytes + first * pair_bytes);
+                tile.chains = sums + rows * BLOCK, tile.sums = sums;
+                tile.begins = first % chain == 0, tile.ends = end % chain == 0 || end == pairs, tile.first = first < chain;
+                if (end == pairs) {
+                    tile.bias = call.bias ? call.bias + output : nullptr;
+                    tile.out = call.out + row * call.outputs + output, tile.out_stride = call.outputs;
+                    tile.outputs = int(smaller(BLOCK, call.outputs - output));
+                }
+                if (ahead.block >= 0) tile.ahead = weight + ahead.block * cut.block_bytes + ahead.unit * pair_bytes;
+                DENSE_AVX512_BF16.multiply(tile);
             },
-            [&](int64_t block, int64_t row, int64_t rows, const float* sums) {
-                const int64_t output = block * BLOCK;
-                DENSE_AVX512_BF16.finish(sums, int(rows), int(smaller(BLOCK, call.outputs - output)),
-                                         call.bias ? call.bias + output : nullptr, call.out + row * call.outputs + output,
-                                         call.outputs);
-            });
+            [](int64_t, int64_t, int64_t, const float*) {});
     });
 }
 #else
 void multiply(const Dense&) { std::abort(); }
 #endif
+
+void pack(const uint16_t* weight, int64_t outputs, int64_t columns, int32_t* to, int threads) {
+    constexpr int LINE = 16;  // pairs of a row that lie in one line of the cache
+    const int64_t pairs = rounded_up(columns, 2), blocks = rounded_up(outputs, BLOCK);
+    std::atomic<int64_t> next{0};
+    ramify::parallel(double(outputs) * columns < WORK_OF_THREADS ? 1 : threads, [&] {
+        for (int64_t block; (block = next.fetch_add(1)) < blocks;) {
+            int32_t* const packed = to + block * pairs * BLOCK;
+            for (int64_t first = 0; first < pairs; first += LINE) {
+                const int count = int(smaller(LINE, pairs - first));
+                for (int output = 0; output < BLOCK; output++) {
+                    const int64_t row = block * BLOCK + output, values = smaller(2 * count, columns - 2 * first);
+                    int32_t line[LINE] = {};
+                    if (row < outputs) std::memcpy(line, weight + row * columns + 2 * first, 2 * values);
+                    for (int i = 0; i < count; i++) packed[(first + i) * BLOCK + output] = line[i];
+                }
+            }
+        }
+    });
+}
 
 void multiply(const QuantizedProduct& call) {
     const Quantized& w = call.weight;
@@ -192,9 +237,10 @@ void multiply(const QuantizedProduct& call) {
             if (turn > 2000) std::this_thread::yield();
         }
         take_items(
-            cut, groups, w.group_bytes(), next,
-            [&](int64_t block, int64_t row, int64_t rows, int64_t first, int64_t count, float* sums) {
+            cut, groups, w.group_bytes(), call.rows > FEW_ROWS ? PART_BYTES : PART_OF_FEW, groups, next,
+            [&](int64_t block, int64_t row, int64_t rows, int64_t first, int64_t count, float* sums, Ahead) {
                 const int64_t place = row * groups + first;
+                if (first == 0) std::memset(sums, 0, sizeof(float) * rows * BLOCK);
                 (w.bits == 8 ? level.multiply8 : level.multiply4)(
                     {q + row * columns + first * w.group, columns, scales + place, offsets + place, groups, int(rows),
                      int(count), w.group, w.blocks + block * cut.block_bytes + first * w.group_bytes(), sums});

@@ -58,6 +58,8 @@ int best_integer_level();  // 0: whatever the compiler targets, 1: AVX2, 2: AVX5
 bool has_bf16_level();     // AVX512-BF16
 
 void multiply(const Dense& call);              // needs has_bf16_level()
+// To the layout of Dense::weight, with columns / 2 pairs, rounded up. weight: bf16 [outputs, columns], contiguous.
+void pack(const uint16_t* weight, int64_t outputs, int64_t columns, int32_t* to, int threads);
 void multiply(const QuantizedProduct& call);   // level: at most best_integer_level()
 // Writes to.blocks. weight: bf16 or fp32 [outputs, columns], contiguous.
 void quantize(const Quantized& to, const void* weight, bool bf16, int level, int threads);
@@ -67,19 +69,24 @@ void read_rows(const Quantized& from, const int64_t* ids, int64_t count, void* o
 // --------------------------------------------------------------------------------- what each set of instructions has
 
 // Rows of bf16 times a part of a block. `chains`, [rows][64], is the sum of this chain so far; where the part ends a chain, it
-// is added to `sums`, [rows][64].
+// is added to `sums`, [rows][64], which are those of the chains before. The last part of a block has `out`.
 struct DenseTile {
     const uint16_t* x;
     int64_t x_stride;
     int rows, pairs;
     const uint16_t* weight;
     float *chains, *sums;
-    bool begins, ends;  // a chain
+    bool begins, ends;     // a chain
+    bool first;            // this chain is the first one: sums are not read
+    const uint16_t* bias;  // of the block, or null
+    uint16_t* out;         // [rows][outputs of the block], rows out_stride elements apart: the sum and the bias, rounded once
+    int64_t out_stride;
+    int outputs;
+    const char* ahead;     // weights to be fetched meanwhile, as many as those of this part, or null
 };
 
 struct DenseLevel {
     void (*multiply)(const DenseTile&);
-    void (*finish)(const float* sums, int rows, int outputs, const uint16_t* bias, uint16_t* out, int64_t out_stride);
 };
 
 // x in 8 bits: x = scale * q, a scale for each row and group. offset: -128 or -8 times the sum of q.

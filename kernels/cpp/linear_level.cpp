@@ -75,6 +75,6 @@ namespace {
 #include "level_end.inc"
 }  // namespace
 
-const DenseLevel ramify_linear::DENSE_AVX512_BF16 = {level3::multiply, level3::finish};
+const DenseLevel ramify_linear::DENSE_AVX512_BF16 = {level3::multiply};
 
 #endif

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .interface import Rows
 
-_LANES = 64
+LANES = 64
 _TRIED = 4096
 
 
@@ -40,19 +40,17 @@ class TableRows:
 class PackedRows:
     """Rows of a weight that oneDNN has packed, read as groups of columns, int32 each."""
 
-    def __init__(self, packed: Tensor):
-        """packed: what `_reorder_linear_weight` returned, for a weight in fp32 or bf16."""
-        self._packed = packed  # keeps the memory that the view below reads
-        self._rows, self._columns = packed.shape
-        self._dtype = packed.dtype
-        memory = (ctypes.c_char * torch.ops.mkldnn._nbytes(packed)).from_address(torch.ops.mkldnn.data_ptr(packed))
-        self.memory = torch.frombuffer(memory, dtype=torch.int32).view(-(-self._rows // _LANES), -1, _LANES)
-        """[blocks of 64 rows, groups of columns, 64 rows], int32; valid while `packed` lives."""
-        self._groups = self.memory.transpose(1, 2)
+    def __init__(self, memory: Tensor, shape: tuple[int, int], dtype: torch.dtype, owner: object = None):
+        """memory: int32 [blocks of 64 rows, groups of columns, 64 rows]; owner: what keeps it. shape, dtype: the weight's."""
+        self._owner = owner
+        self._rows, self._columns = shape
+        self._dtype = dtype
+        self.memory = memory
+        self._groups = memory.transpose(1, 2)
 
     def __call__(self, ids: Tensor) -> Tensor:
         check_ids(ids, self._rows)
-        return self._groups[ids // _LANES, ids % _LANES].view(self._dtype)[:, : self._columns]
+        return self._groups[ids // LANES, ids % LANES].view(self._dtype)[:, : self._columns]
 
 
 def packed_rows(packed: Tensor, weight: Tensor) -> Rows | None:
@@ -68,18 +66,29 @@ def packed_memory(packed: Tensor, weight: Tensor) -> Tensor | None:
 
     None where the rows do not lie so: 64 of them are compared. Changes nothing.
     """
-    rows = _checked(packed, weight, _LANES)
+    rows = _checked(packed, weight, LANES)
     return rows.memory if rows is not None else None
+
+
+def rows_in(memory: Tensor, weight: Tensor) -> Rows | None:
+    """As `packed_rows`, out of memory that lies as `packed_memory` says and keeps itself."""
+    return _holding(PackedRows(memory, (weight.shape[0], weight.shape[1]), weight.dtype), weight, _TRIED)
 
 
 def _checked(packed: Tensor, weight: Tensor, tried: int) -> PackedRows | None:
     if not (hasattr(torch.ops.mkldnn, "data_ptr") and hasattr(torch.ops.mkldnn, "_nbytes")):
         return None
     size = torch.ops.mkldnn._nbytes(packed)
-    padded_rows = -(-weight.shape[0] // _LANES) * _LANES
+    padded_rows = -(-weight.shape[0] // LANES) * LANES
     if size % (4 * padded_rows) or size // padded_rows < weight.shape[1] * weight.element_size():
         return None
-    rows = PackedRows(packed)
+    memory = (ctypes.c_char * size).from_address(torch.ops.mkldnn.data_ptr(packed))
+    groups = torch.frombuffer(memory, dtype=torch.int32).view(padded_rows // LANES, -1, LANES)
+    return _holding(PackedRows(groups, (weight.shape[0], weight.shape[1]), weight.dtype, packed), weight, tried)
+
+
+def _holding(rows: PackedRows, weight: Tensor, tried: int) -> PackedRows | None:
+    """The rows themselves if they are those of the weight: `tried` of them are compared."""
     ids = torch.linspace(0, weight.shape[0] - 1, min(weight.shape[0], tried), dtype=torch.float64).long()
     bits = torch.int16 if weight.dtype == torch.bfloat16 else torch.int32
     return rows if torch.equal(rows(ids).view(bits), weight.index_select(0, ids).view(bits)) else None

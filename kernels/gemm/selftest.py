@@ -52,11 +52,15 @@ class BlockedLinear:
 
 @dataclass(frozen=True)
 class Form:
-    """A way to feed rows to a layer. wrap: None where it is not for this layer. remark: worth a line where it is taken."""
+    """A way to feed rows to a layer. wrap: None where it is not for this layer. remark: worth a line where it is taken.
+
+    taken: makes layers of weight and bias once the form has passed the test, where that is not `wrap`.
+    """
 
     name: str
     wrap: Callable[[Linear], Linear | None]
     remark: bool = True
+    taken: Callable[[Tensor, Tensor | None], Linear] | None = None
 
 
 FORMS: tuple[Form, ...] = (
@@ -116,17 +120,22 @@ class CheckedLinears:
         self._name = name
         self._reasons = reasons
         self._forms = forms
-        self._chosen: dict[tuple[int, int, bool], Callable[[Linear], Linear | None]] = {}
+        self._chosen: dict[tuple[int, int, bool], Form] = {}
 
     def __call__(self, weight: Tensor, bias: Tensor | None = None) -> Linear:
         """weight: [out, in]. Packs it; the first of a shape is tested. Adds a line to the reasons where rows must be padded."""
-        linear = self._make(weight, bias)
-        shape = (linear.in_features, linear.out_features, bias is not None)
-        if shape not in self._chosen:
-            self._chosen[shape] = self._choose(linear, weight, bias)
-        return self._chosen[shape](linear) or linear
+        shape = (weight.shape[1], weight.shape[0], bias is not None)
+        form, linear = self._chosen.get(shape), None
+        if form is None:
+            linear = self._make(weight, bias)
+            form = self._chosen[shape] = self._choose(linear, weight, bias)
+        if form.taken is not None:
+            del linear
+            return form.taken(weight, bias)
+        linear = linear or self._make(weight, bias)
+        return form.wrap(linear) or linear
 
-    def _choose(self, linear: Linear, weight: Tensor, bias: Tensor | None) -> Callable[[Linear], Linear | None]:
+    def _choose(self, linear: Linear, weight: Tensor, bias: Tensor | None) -> Form:
         """Tries the layer itself, and one of its shape (of some million weights at most) that hides nothing."""
         shape = f"{self._name} {linear.in_features} -> {linear.out_features}"
         outputs = min(linear.out_features, max(PROBED_WEIGHTS // linear.in_features, 1))
@@ -142,6 +151,6 @@ class CheckedLinears:
                 if form.remark:
                     why = "because otherwise their bits depend on their number"
                     self._reasons.append(f"{shape}: rows are {form.name}, {why}")
-                return form.wrap
+                return form
         self._reasons.append(f"{shape}: a row's bits depend on the other rows in all forms tried: a batch may differ")
-        return self._forms[-1].wrap
+        return self._forms[-1]

@@ -22,12 +22,13 @@ from ...kernels.gemm.formats import FORMATS
 from ...kernels.gemm.interface import Linear
 from ...kernels.gemm.native import PackedLinear
 from ...kernels.gemm.quantized import QuantizedLinear
+from ...kernels.gemm.slabs import Slabs
 from . import machine
 from .in_engine import as_an_engine
 
 SHAPES = {"qkv": (896, 1152), "o": (896, 896), "gate_up": (896, 9728), "down": (4864, 896)}
 """Layer -> columns, outputs."""
-ROWS = (1, 2, 4, 8, 16, 32, 64, 256)
+ROWS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 128, 256)
 
 
 class Format:
@@ -51,7 +52,8 @@ def make_formats(layers: int, chosen: list[str]) -> list[Format]:
     packed = [PackedLinear(weight) for weight in weights]
     makers: dict[str, tuple[Callable[[], list[Linear]], float]] = {"oneDNN bf16": (lambda: list(packed), 2.0 * count)}
     if torch.ops.ramify.linear_has_bf16() and all(one.memory is not None for one in packed):
-        ours = [FewRowsLinear(one, chain=1024, most_rows=None) for one in packed]
+        pages = Slabs()
+        ours = [FewRowsLinear.of(weight, None, chain=1024, pages=pages) for weight in weights]
         makers["bf16"] = (lambda: list(ours), 2.0 * count)
     for name, form in FORMATS.items():
         makers[name] = (

@@ -19,8 +19,9 @@ from ramify.kernels import native
 from ramify.kernels.activation.native import NativeSiluMul
 from ramify.kernels.attention.interface import AttentionIndex
 from ramify.kernels.attention.native import NativeAttention
-from ramify.kernels.gemm.few_rows import MOST_ROWS
+from ramify.kernels.gemm.few_rows import FewRowsLinear
 from ramify.kernels.gemm.formats import FORMATS
+from ramify.kernels.gemm.native import PackedLinear
 from ramify.kernels.gemm.quantized import QuantizedLinear
 from ramify.kernels.layers.interface import LayeredKV, Stack, StackParts
 from ramify.kernels.layers.native import NativeStack
@@ -165,12 +166,15 @@ def test_every_set_of_instructions_has_the_bits_of_its_own_loop(folder_of, dtype
 
 @NEEDS_BF16
 def test_more_rows_than_a_linear_layer_takes_go_through_the_loop(folder_of) -> None:
-    fast, stack, _ = both(folder_of("qwen 2"), choose("cpu", BF16, LOADED))
+    def linear(weight: Tensor, bias: Tensor | None = None) -> FewRowsLinear:
+        return FewRowsLinear.beside(PackedLinear(weight, bias), chain=512, most_rows=12)
+
+    fast, stack, _ = both(folder_of("qwen 2"), replace(choose("cpu", BF16, LOADED), linear=linear))
     paged = Paged(fast)
-    paged.step([(paged.stream(), list(range(3, 3 + MOST_ROWS)))])
+    paged.step([(paged.stream(), list(range(3, 15)))])
     assert stack.steps == 1
-    paged.step([(paged.stream(), list(range(3, 4 + MOST_ROWS)))])
-    paged.rows([(paged.stream(), [5])], torch.zeros(MOST_ROWS + 1, dtype=torch.int64))
+    paged.step([(paged.stream(), list(range(3, 16)))])
+    paged.rows([(paged.stream(), [5])], torch.zeros(13, dtype=torch.int64))
     assert stack.steps == 1
 
 
