@@ -1,11 +1,11 @@
 """A context-free grammar over Unicode characters, as plain values: what every constraint is lowered to.
 
-`schema.py` and `regex.py` build these nodes, an engine prints them in its own syntax. Two properties are decided here, where
-they do not depend on an engine: which rules have a finite text at all (`prune`), and how a rule is written (`to_ebnf`).
+`schema.py` and `regex.py` build these nodes, an engine prints them in its own syntax. What does not depend on an engine is
+decided here: which rules have a finite text at all (`prune`).
 
-    JsonSchema --schema.py--.
-    Regex ------regex.py----+--> Grammar --prune--> Grammar --to_ebnf--> xgrammar
-    Choice, JsonObject -----'
+    JsonSchema --schema.py--.                               .--ebnf.py--> xgrammar
+    Regex ------regex.py----+--> Grammar --prune--> Grammar +
+    Choice, JsonObject -----'                               '--lark.py--> llguidance
 """
 
 from __future__ import annotations
@@ -63,7 +63,38 @@ class Ref:
     name: str
 
 
-Node = Literal | Chars | Seq | Alt | Repeat | Ref
+@dataclass(frozen=True, slots=True)
+class Token:
+    """The texts of `item`, which recurs nowhere, as one lexeme: where tokens of one grammar meet, the longest match is the only
+    one (a JSON string, number or word is one; so is the whole of a regex). It changes no text; a lexer may rely on it."""
+
+    item: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Within:
+    """The texts of `item` that are texts of each of `also` and of none of `never`. No references inside.
+
+    in_string: the nodes speak of the value of a JSON string, and the texts are what stands between its quotes.
+    Made by `automaton.within`, which knows that there is such a text."""
+
+    item: Node
+    also: tuple[Node, ...]
+    never: tuple[Node, ...]
+    in_string: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Divisible:
+    """Decimal digits, perhaps after a minus, whose number is a multiple of `of`. Inside a `Within` only, which gives the form:
+    a node's rest and whether it has begun are the state of reading one."""
+
+    of: int
+    rest: int = 0
+    begun: bool = False
+
+
+Node = Literal | Chars | Seq | Alt | Repeat | Ref | Token | Within | Divisible
 
 EMPTY = Literal("")
 NOTHING = Alt(())
@@ -155,6 +186,13 @@ def repeat(item: Node, least: int, most: int | None) -> Node:
     return item if (least, most) == (1, 1) else Repeat(item, least, most)
 
 
+def token(item: Node) -> Node:
+    """`item` as one lexeme; alternatives of lexemes are one."""
+    if isinstance(item, Alt):
+        item = alt(*(part.item if isinstance(part, Token) else part for part in item.items))
+    return item if isinstance(item, Token) or item in (NOTHING, EMPTY) else Token(item)
+
+
 def optional(item: Node) -> Node:
     """`item` or nothing."""
     return repeat(item, 0, 1)
@@ -196,12 +234,17 @@ def prune(grammar: Grammar) -> Grammar:
     return Grammar(kept, grammar.root)
 
 
+def living(node: Node) -> Node:
+    """`node`, which has no Ref, without its parts that have no text."""
+    return _productive_part(node, set()) if _is_productive(node, set()) else NOTHING
+
+
 def references(node: Node) -> Iterator[str]:
     """The names of the rules that `node` uses, with repetitions."""
     match node:
         case Ref(name):
             yield name
-        case Repeat(item, _, _):
+        case Repeat(item, _, _) | Token(item):
             yield from references(item)
         case Seq(items) | Alt(items):
             for item in items:
@@ -222,6 +265,9 @@ def _is_productive(node: Node, productive: set[str]) -> bool:
             return any(_is_productive(item, productive) for item in items)
         case Repeat(item, least, _):
             return least == 0 or _is_productive(item, productive)
+        case Token(item):
+            return _is_productive(item, productive)
+    return True
 
 
 def _productive_part(node: Node, productive: set[str]) -> Node:
@@ -233,6 +279,8 @@ def _productive_part(node: Node, productive: set[str]) -> Node:
             return alt(*(_productive_part(item, productive) for item in items if _is_productive(item, productive)))
         case Repeat(item, least, most):
             return repeat(_productive_part(item, productive), least, most) if _is_productive(item, productive) else EMPTY
+        case Token(item):
+            return Token(_productive_part(item, productive))
         case _:
             return node
 
@@ -251,54 +299,6 @@ def lengths(node: Node) -> tuple[int, int | None]:
         case Repeat(item, least, most):
             low, high = lengths(item)
             return low * least, 0 if high == 0 else None if high is None or most is None else high * most
+        case Token(item):
+            return lengths(item)
     return 1, 1
-
-
-# ---- printing -------------------------------------------------------------------------------------------------------
-
-
-_QUOTED = '"\\'
-_CLASS = '"\\[]^-'
-
-
-def to_ebnf(grammar: Grammar) -> str:
-    """The grammar as GBNF text. Every character outside printable ASCII is written as \\uXXXX or \\UXXXXXXXX."""
-    lines = [f"{grammar.root} ::= {_ebnf(grammar.rules[grammar.root])}"]
-    lines += [f"{name} ::= {_ebnf(node)}" for name, node in grammar.rules.items() if name != grammar.root]
-    return "\n".join(lines) + "\n"
-
-
-def _ebnf(node: Node) -> str:
-    match node:
-        case Literal(text):
-            return '"' + "".join(_escaped(ord(c), _QUOTED) for c in text) + '"'
-        case Chars(ranges):
-            return "[" + "".join(_range(low, high) for low, high in ranges) + "]"
-        case Ref(name):
-            return name
-        case Seq(items):
-            return " ".join(_grouped(item) for item in items)
-        case Alt(items):
-            return " | ".join(_ebnf(item) for item in items)
-        case Repeat(item, least, most):
-            return _grouped(item) + _times(least, most)
-
-
-def _grouped(node: Node) -> str:
-    return f"({_ebnf(node)})" if isinstance(node, Seq | Alt | Repeat) else _ebnf(node)
-
-
-def _times(least: int, most: int | None) -> str:
-    short = {(0, None): "*", (1, None): "+", (0, 1): "?"}.get((least, most))
-    return short or f"{{{least},{'' if most is None else most}}}"
-
-
-def _range(low: int, high: int) -> str:
-    first, last = _escaped(low, _CLASS), _escaped(high, _CLASS)
-    return first if low == high else f"{first}-{last}"
-
-
-def _escaped(code: int, reserved: str) -> str:
-    if 0x20 <= code < 0x7F and chr(code) not in reserved:
-        return chr(code)
-    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"

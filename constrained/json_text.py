@@ -1,14 +1,16 @@
 """JSON as grammar: strings, values, literals, in the one form that is generated.
 
-Whitespace: `", "` between elements, `": "` after a key, none elsewhere. Strings: any character raw except `"`, `\\` and controls;
-the escapes of RFC 8259, where a `\\u` that is half of a surrogate pair comes with its other half; a string whose characters are
-counted has raw ones only. Numbers: at most 18 digits for integers, 16 + 15 digits and an exponent of two digits otherwise, so
-that every decoder reads them without loss of range.
+Whitespace (`Layout`): `", "` between elements, `": "` after a key, none elsewhere; or any between tokens. Strings: any character
+raw except `"`, `\\` and controls; the escapes of RFC 8259, where a `\\u` that is half of a surrogate pair comes with its other
+half; a string whose characters are counted has raw ones only. Numbers: at most 18 digits for integers, 16 + 15 digits and an
+exponent of two digits otherwise, so that every decoder reads them without loss of range.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from .grammar import (
@@ -28,9 +30,9 @@ from .grammar import (
     optional,
     repeat,
     seq,
+    token,
 )
 
-COMMA, COLON = Literal(", "), Literal(": ")
 DIGIT = chars([(0x30, 0x39)])
 NONZERO = chars([(0x31, 0x39)])
 HEX = any_of("0123456789abcdefABCDEF")
@@ -59,33 +61,78 @@ def _runs(raw: Node, escape: Node) -> Node:
     return seq(repeat(raw, 0, None), repeat(seq(escape, repeat(raw, 0, None)), 0, None))
 
 
-def _any_number_of(item: Node) -> Node:
-    return optional(seq(item, repeat(seq(COMMA, item), 0, None)))
+_SPACE = repeat(any_of(" \t\n\r"), 1, None)
 
 
-RULES: dict[str, Node] = {
-    "json_escape": _escape(),
-    "json_string": seq(Literal('"'), _runs(RAW, Ref("json_escape")), Literal('"')),
-    "json_integer": INTEGER,
-    "json_number": NUMBER,
-    "json_pair": seq(Ref("json_string"), COLON, Ref("json_value")),
-    "json_object": seq(Literal("{"), _any_number_of(Ref("json_pair")), Literal("}")),
-    "json_array": seq(Literal("["), _any_number_of(Ref("json_value")), Literal("]")),
-    "json_value": alt(
-        *map(Ref, ("json_object", "json_array", "json_string", "json_number")), *map(Literal, ("true", "false", "null"))
+@dataclass(frozen=True)
+class Layout:
+    """Whitespace between tokens: after a comma and a colon as those say, at the inner side of brackets `pad`."""
+
+    comma: Node
+    colon: Node
+    pad: Node
+
+    def object(self, members: Node) -> Node:
+        """An object of `members`, which may be nothing."""
+        return seq(Literal("{"), self.pad, members, self.pad, Literal("}"))
+
+    def array(self, elements: Node) -> Node:
+        """An array of `elements`, which may be nothing."""
+        return seq(Literal("["), self.pad, elements, self.pad, Literal("]"))
+
+    def some(self, item: Node, *, more: int | None = None) -> Node:
+        """`item` once and up to `more` times (None: any number) after commas."""
+        return seq(item, repeat(seq(self.comma, item), 0, more))
+
+    def literal(self, value: Any) -> Node:
+        """A JSON value, tokens written in their one form."""
+        match value:
+            case dict():
+                return self.object(self._joined(seq(scalar(key), self.colon, self.literal(v)) for key, v in value.items()))
+            case list():
+                return self.array(self._joined(map(self.literal, value)))
+        return scalar(value)
+
+    def _joined(self, items: Iterable[Node]) -> Node:
+        return seq(*(seq(self.comma if index else EMPTY, item) for index, item in enumerate(items)))
+
+    def rules(self) -> dict[str, Node]:
+        """Rules that every JSON grammar may refer to."""
+        pair = seq(Ref("json_string"), self.colon, Ref("json_value"))
+        words = [scalar(value) for value in (True, False, None)]
+        return {
+            "json_escape": _escape(),
+            "json_space": optional(token(_SPACE)),
+            "json_string": quoted(_runs(RAW, Ref("json_escape"))),
+            "json_integer": token(INTEGER),
+            "json_number": token(NUMBER),
+            "json_object": self.object(optional(self.some(pair))),
+            "json_array": self.array(optional(self.some(Ref("json_value")))),
+            "json_value": alt(*map(Ref, ("json_object", "json_array", "json_string", "json_number")), *words),
+        }
+
+
+LAYOUTS = {
+    "compact": Layout(Literal(", "), Literal(": "), EMPTY),
+    "any": Layout(
+        seq(Ref("json_space"), Literal(","), Ref("json_space")),
+        seq(Ref("json_space"), Literal(":"), Ref("json_space")),
+        Ref("json_space"),
     ),
 }
-"""Rules that every JSON grammar may refer to."""
+"""By the name that `spec.Whitespace` gives them."""
 
 
-def any_object() -> Grammar:
+def any_object(whitespace: str = "compact") -> Grammar:
     """Any JSON object."""
-    return Grammar({"root": Ref("json_object"), **RULES})
+    return Grammar({"root": Ref("json_object"), **LAYOUTS[whitespace].rules()})
 
 
-def literal(value: Any) -> Literal:
-    """A JSON value as the one text that is generated for it."""
-    return Literal(json.dumps(value, ensure_ascii=False, allow_nan=False))
+def scalar(value: Any) -> Node:
+    """A JSON string, number or word as the one text that is generated for it; a number without a fraction has no point."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        value = int(value)
+    return token(Literal(json.dumps(value, ensure_ascii=False, allow_nan=False)))
 
 
 def text_between(least: int, most: int | None) -> Node:
@@ -97,39 +144,44 @@ def text_between(least: int, most: int | None) -> Node:
     return seq(first, _runs(RAW, Ref("json_escape")))
 
 
-def quoted(content: Node) -> Node:
-    """A JSON string whose *value* is a text of `content`: raw where JSON allows it, else its shortest escape."""
-    return seq(Literal('"'), _inside(content), Literal('"'))
+def quoted(inside: Node) -> Node:
+    """A JSON string whose text between the quotes is a text of `inside`."""
+    return token(seq(Literal('"'), inside, Literal('"')))
 
 
 _SHORT = {0x22: '\\"', 0x5C: "\\\\", 8: "\\b", 9: "\\t", 10: "\\n", 12: "\\f", 13: "\\r"}
-_ESCAPED = {code: _SHORT.get(code, f"\\u{code:04x}") for code in [*range(0x20), 0x22, 0x5C]}
+ESCAPED = {code: _SHORT.get(code, f"\\u{code:04x}") for code in [*range(0x20), 0x22, 0x5C]}
+"""The characters that do not stand for themselves in a string, and what is written for them."""
 
 
-def _inside(node: Node) -> Node:
+def inside(node: Node, *, exact: bool = False) -> Node:
+    """The inside of JSON strings whose *value* is a text of `node`: raw where JSON allows it, else the shortest escape.
+
+    exact: every text of `node` has its inside. Otherwise a counted class gives its raw characters only, for the sake of the
+    engine (see `text_between`)."""
     match node:
         case Literal(text):
-            return Literal("".join(_ESCAPED.get(ord(c), c) for c in text))
+            return Literal("".join(ESCAPED.get(ord(c), c) for c in text))
         case Chars():
             raw, escapes = _raw_and_escaped(node)
             return alt(*([raw] if raw.ranges else []), *escapes)
-        case Repeat(Chars() as one, least, most) if (split := _raw_and_escaped(one))[0].ranges:
+        case Repeat(Chars() as one, least, most) if not exact and (split := _raw_and_escaped(one))[0].ranges:
             raw, escapes = split
             if not escapes or most is not None or least > 1:
                 return repeat(raw, least, most)
             first = alt(raw, *escapes) if least else EMPTY
             return seq(first, _runs(raw, alt(*escapes)))
         case Seq(items):
-            return seq(*map(_inside, items))
+            return seq(*(inside(item, exact=exact) for item in items))
         case Alt(items):
-            return alt(*map(_inside, items))
+            return alt(*(inside(item, exact=exact) for item in items))
         case Repeat(item, least, most):
-            return repeat(_inside(item), least, most)
+            return repeat(inside(item, exact=exact), least, most)
         case _:
             return node
 
 
 def _raw_and_escaped(node: Chars) -> tuple[Chars, list[Literal]]:
     """The characters of a class that stand for themselves, and the escapes of the others."""
-    escapes = [text for code, text in _ESCAPED.items() if any(low <= code <= high for low, high in node.ranges)]
+    escapes = [text for code, text in ESCAPED.items() if any(low <= code <= high for low, high in node.ranges)]
     return intersect(node, RAW), [Literal(text) for text in escapes]

@@ -32,7 +32,7 @@ def check_text(constraint: Constraint) -> None:
     """Raises ConstraintError `grammar_too_complex` when a constraint's text is over its cap, `invalid_json_schema` or
     `invalid_grammar` when it has a lone surrogate, which no encoding can write. Costs microseconds."""
     match constraint:
-        case JsonSchema(schema):
+        case JsonSchema(schema=schema):
             _check("JSON schema", [schema], SCHEMA_BYTES, "invalid_json_schema")
         case Regex(pattern):
             _check("regex", [pattern], REGEX_BYTES)

@@ -10,30 +10,31 @@ from collections.abc import Callable
 
 from ..runtime.errors import ConstraintError
 from . import json_text, limits, regex, schema
-from .grammar import SURROGATES, Chars, Grammar, Literal, alt, prune
+from .grammar import SURROGATES, Chars, Grammar, Literal, alt, prune, token
 from .spec import Choice, Constraint, Ebnf, JsonObject, JsonSchema, Regex
 from .spelling import confine
 
 
-def lower(constraint: Constraint, alphabet: Chars | None, read_ebnf: Callable[[str], Grammar]) -> Grammar:
-    """The pruned grammar whose texts are outputs that satisfy `constraint`. Pure.
+def lower(constraint: Constraint, alphabet: Chars | None, read_ebnf: Callable[[str], Grammar]) -> schema.Lowered:
+    """The pruned grammar whose texts are outputs that satisfy `constraint`, and what it does not enforce. Pure.
 
     alphabet: what the vocabulary can write (`spelling.spellable`), None for everything. Raises ConstraintError:
     invalid_json_schema, unsupported_schema, unsupported_regex, invalid_grammar, unsatisfiable_grammar, grammar_too_complex.
     """
     limits.check_text(constraint)
+    not_enforced: tuple[schema.Dropped, ...] = ()
     match constraint:
-        case JsonSchema(text):
-            grammar = schema.lower(text)
-        case JsonObject():
-            grammar = json_text.any_object()
+        case JsonSchema(text, strict, whitespace):
+            grammar, not_enforced = schema.lower(text, strict=strict, whitespace=whitespace)
+        case JsonObject(whitespace):
+            grammar = json_text.any_object(whitespace)
         case Regex(pattern):
-            grammar = Grammar({"root": regex.whole(pattern)})
+            grammar = Grammar({"root": token(regex.whole(pattern))})
         case Choice(options):
             grammar = _choice(options)
         case Ebnf(text):
             grammar = read_ebnf(text)
-    return prune(confine(grammar, alphabet))
+    return schema.Lowered(prune(confine(grammar, alphabet)), not_enforced)
 
 
 def _choice(options: tuple[str, ...]) -> Grammar:
@@ -49,4 +50,4 @@ def _choice(options: tuple[str, ...]) -> Grammar:
             raise ConstraintError(
                 f"Choice {index} contains a lone surrogate, which is not a character.", code="invalid_grammar", param="choices"
             )
-    return Grammar({"root": alt(*map(Literal, dict.fromkeys(options)))})
+    return Grammar({"root": token(alt(*map(Literal, dict.fromkeys(options))))})

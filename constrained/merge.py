@@ -1,8 +1,9 @@
 """Schemas without `$ref`, `allOf`, `anyOf`, `oneOf`: what a value of one branch has to satisfy, as one flat set of keywords.
 
-A flat schema is a dict of keywords with these differences from JSON Schema: `type` is a frozenset, `const` is an `enum`,
-`patterns` and `formats` are lists, `propertyNames` is a list of schemas. Nested schemas stay as they were written; where two meet
-they become `{"allOf": [a, b]}`, to be flattened in their turn.
+A flat schema is a dict of keywords with these differences from JSON Schema: `type` is a frozenset, in which a number is an
+`integer` or a `fraction`; `const` is an `enum`; `patterns`, `formats`, `propertyNames` are lists; `contains` is a list of
+(schema, minContains, maxContains or None); `notPatterns` and `excluded` (values) list what must not hold. Nested schemas stay as
+they were written; where two meet they become `{"allOf": [a, b]}`, to be flattened in their turn.
 """
 
 from __future__ import annotations
@@ -13,11 +14,17 @@ from typing import Any
 
 Flat = dict[str, Any]
 
-TYPES = frozenset(("null", "boolean", "integer", "number", "string", "array", "object"))
+TYPES = frozenset(("null", "boolean", "integer", "fraction", "string", "array", "object"))
+
+
+def kinds(types: str | list[str]) -> frozenset[str]:
+    """The value of the keyword `type` as a set of TYPES."""
+    listed = [types] if isinstance(types, str) else types
+    return frozenset(kind for name in listed for kind in (("integer", "fraction") if name == "number" else (name,)))
 
 
 def type_of(value: Any) -> str:
-    """The narrowest JSON type of a decoded value."""
+    """Which of TYPES a decoded value is."""
     match value:
         case None:
             return "null"
@@ -26,18 +33,12 @@ def type_of(value: Any) -> str:
         case int():
             return "integer"
         case float():
-            return "integer" if value.is_integer() else "number"
+            return "integer" if value.is_integer() else "fraction"
         case str():
             return "string"
         case list():
             return "array"
     return "object"
-
-
-def has_type(value: Any, types: frozenset[str]) -> bool:
-    """True when `value` is of one of `types` (every integer is a number)."""
-    found = type_of(value)
-    return found in types or (found == "integer" and "number" in types)
 
 
 def identity(value: Any) -> str:
@@ -92,11 +93,11 @@ def _combined(keyword: str, a: Any, b: Any) -> Any:
         return min(a, b)
     match keyword:
         case "type":
-            return common_types(a, b)
+            return a & b
         case "enum":
             known = {identity(value) for value in b}
             return [value for value in a if identity(value) in known]
-        case "required" | "patterns" | "formats" | "propertyNames":
+        case "required" | "patterns" | "formats" | "propertyNames" | "notPatterns" | "excluded" | "contains":
             return [*a, *(item for item in b if item not in a)]
         case "uniqueItems":
             return a or b
@@ -106,14 +107,6 @@ def _combined(keyword: str, a: Any, b: Any) -> Any:
             if a != b:
                 raise ValueError(keyword)
     return b
-
-
-def common_types(a: frozenset[str], b: frozenset[str]) -> frozenset[str]:
-    """The types that are in both; an integer is a number."""
-    found = set(a & b)
-    if ("integer" in a and "number" in b) or ("number" in a and "integer" in b):
-        found.add("integer")
-    return frozenset(found)
 
 
 _OBJECT = ("properties", "additionalProperties", "patternProperties")

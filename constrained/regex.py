@@ -31,12 +31,15 @@ def whole(pattern: str) -> Node:
     return alt(*(seq(*body) for _, body, _ in _branches(_parse(pattern))))
 
 
-def searched(pattern: str) -> Node:
-    """What contains a match of `pattern`, as JSON Schema's `pattern` means it; `^` and `$` bind it to the ends."""
+def searched(pattern: str, *, wide: bool = False) -> Node:
+    """What contains a match of `pattern`, as JSON Schema's `pattern` means it; `^` and `$` bind it to the ends.
+
+    wide: what contains one in any of the three languages, and not only what does in all of them: for a text that must not."""
     any_text = repeat(ANY, 0, None)
+    end = repeat(Literal("\n"), 0, 1) if wide else EMPTY  # Python's `$` also stands before a last line end
     found = []
-    for at_start, body, at_end in _branches(_parse(pattern)):
-        found.append(seq(EMPTY if at_start else any_text, *body, EMPTY if at_end else any_text))
+    for at_start, body, at_end in _branches(_parse(pattern, wide=wide)):
+        found.append(seq(EMPTY if at_start else any_text, *body, end if at_end else any_text))
     return alt(*found)
 
 
@@ -145,11 +148,11 @@ def _one(code: int) -> _Class:
 _CONTROL = {"n": "\n", "r": "\r", "t": "\t", "f": "\f", "v": "\v"}
 
 
-def _parse(pattern: str) -> Node:
+def _parse(pattern: str, *, wide: bool = False) -> Node:
     size = len(pattern.encode("utf-8", "surrogatepass"))
     if size > REGEX_BYTES:
         raise too_complex(f"The regex has {size} bytes; at most {REGEX_BYTES} are taken.")
-    parser = _Parser(pattern)
+    parser = _Parser(pattern, wide)
     node = parser.alternatives(0)
     if parser.at < len(pattern):
         raise parser.invalid("an unmatched `)`")
@@ -171,10 +174,11 @@ def _check_repeats(node: Node, times: int) -> None:
 
 
 class _Parser:
-    """Recursive descent over one pattern; `at` is the next character."""
+    """Recursive descent over one pattern; `at` is the next character, `wide` says which side of a class counts."""
 
-    def __init__(self, pattern: str):
+    def __init__(self, pattern: str, wide: bool):
         self.pattern = pattern
+        self.wide = wide
         self.at = 0
 
     def invalid(self, what: str) -> ConstraintError:
@@ -217,11 +221,11 @@ class _Parser:
             case "[":
                 return self.bracket()
             case ".":
-                return complement(_LINE_ENDS)
+                return complement(any_of("\n") if self.wide else _LINE_ENDS)
             case "^" | "$":
                 return _Anchor(char)  # type: ignore[return-value]  # resolved by _branches before anybody else looks
             case "\\":
-                return self.escape(in_class=False).sure
+                return self.side(self.escape(in_class=False))
             case "*" | "+" | "?":
                 raise self.invalid(f"a `{char}` with nothing before it")
         if 0xD800 <= ord(char) <= 0xDFFF:
@@ -311,7 +315,12 @@ class _Parser:
             found.append(self.class_item())
         sure = chars(r for item in found for r in item.sure.ranges)
         maybe = chars(r for item in found for r in item.maybe.ranges)
-        return _Class(sure, maybe).inverted().sure if negated else sure
+        found_class = _Class(sure, maybe)
+        return self.side(found_class.inverted() if negated else found_class)
+
+    def side(self, found: _Class) -> Chars:
+        """The characters that count."""
+        return found.maybe if self.wide else found.sure
 
     def class_item(self) -> _Class:
         first = self.class_character()

@@ -17,14 +17,19 @@ from __future__ import annotations
 
 import contextlib
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from ..runtime.errors import ConstraintError
 from . import limits
 from .grammar import Grammar
-from .json_text import RULES
+from .json_text import LAYOUTS, Layout
+from .keywords import ENFORCED, escaped
+from .references import localised
+
+MAX_DROPPED = 32
+"""Keywords that a schema which is not strict may lose."""
 
 DRAFTS = {
     f"{scheme}://json-schema.org/{draft}": True
@@ -51,21 +56,96 @@ def schema_text(source: Any) -> str:
         raise _invalid(f"The schema cannot be written as JSON: {error}.") from error
 
 
-def lower(text: str) -> Grammar:
+class Dropped(NamedTuple):
+    """A keyword that is not enforced: its JSON pointer, and why."""
+
+    keyword: str
+    pointer: str
+    why: str
+
+
+class Lowered(NamedTuple):
+    """A grammar, and what of the constraint it does not enforce (nothing, unless that was allowed)."""
+
+    grammar: Grammar
+    not_enforced: tuple[Dropped, ...] = ()
+
+
+def lower(text: str, *, strict: bool = True, whitespace: str = "compact") -> Lowered:
     """The grammar of the JSON texts that are generated for a schema; not pruned yet. Pure.
 
+    strict: what cannot be enforced is refused; otherwise it is left out of the schema, and listed. whitespace: `spec.Whitespace`.
     Raises ConstraintError: invalid_json_schema, unsupported_schema, grammar_too_complex, with a JSON pointer as `param`.
     """
-    from .schema_rules import Lowering
-
     schema = _decoded(text)
     if not isinstance(schema, (dict, bool)):
         raise _invalid(f"A JSON schema is an object, not {type(schema).__name__}.")
     _check_caps(schema)
     _check_meta(schema)
-    lowering = Lowering(schema)
+    dropped: list[Dropped] = []
+    while True:
+        try:
+            return Lowered(_grammar(localised(schema), LAYOUTS[whitespace]), tuple(dropped))
+        except ConstraintError as error:
+            if strict or error.code != "unsupported_schema" or len(dropped) >= MAX_DROPPED:
+                raise
+            schema, pointer, keyword = without(schema, error.param or "")
+            dropped.append(Dropped(keyword, pointer, error.message))
+
+
+def _grammar(schema: Any, layout: Layout) -> Grammar:
+    from .schema_rules import Lowering
+
+    lowering = Lowering(schema, layout)
     root = lowering.node(schema, "")
-    return Grammar({"root": root, **lowering.rules, **RULES})
+    return Grammar({"root": root, **lowering.rules, **layout.rules()})
+
+
+def without(schema: Any, pointer: str) -> tuple[Any, str, str]:
+    """`schema` without the keyword at `pointer`, or without the nearest one around it; that one's pointer and name. A `oneOf`
+    becomes an `anyOf`. Pure; `schema` itself does not change."""
+    if not isinstance(schema, dict):
+        return True, "", ""
+    copy = json.loads(json.dumps(schema))
+    steps = [part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:]]
+    trail = _existing(copy, steps)
+    if len(trail) < len(steps):
+        here = trail[-1][0][trail[-1][1]] if trail else copy
+        trail += _nearest(here, steps[-1])  # a combination was merged: its keyword stands in one of its parts
+    while trail and not (isinstance(trail[-1][0], dict) and trail[-1][1] in (*ENFORCED, steps[-1])):
+        trail.pop()  # a step into a list or a map of schemas is no keyword
+    if not trail:
+        return True, "", "the whole schema"
+    holder, keyword = trail[-1]
+    place = "".join(f"/{escaped(str(step))}" for _, step in trail)
+    value = holder.pop(keyword)
+    if keyword == "oneOf":
+        holder.setdefault("allOf", []).append({"anyOf": value})
+    return copy, place, str(keyword)
+
+
+def _existing(root: Any, steps: list[str]) -> list[tuple[Any, Any]]:
+    """The way along `steps` as far as it exists: (holder, key) each."""
+    trail: list[tuple[Any, Any]] = []
+    here = root
+    for step in steps:
+        key: Any = int(step) if isinstance(here, list) and step.isdecimal() else step
+        if not (key in here if isinstance(here, dict) else isinstance(here, list) and isinstance(key, int) and key < len(here)):
+            break
+        trail.append((here, key))
+        here = here[key]
+    return trail
+
+
+def _nearest(here: Any, keyword: str) -> list[tuple[Any, Any]]:
+    """The way to the first `keyword` inside `here`, none if there is no such."""
+    open_ways: list[tuple[Any, list[tuple[Any, Any]]]] = [(here, [])]
+    for item, way in open_ways:
+        if isinstance(item, dict) and keyword in item:
+            return [*way, (item, keyword)]
+        inner = item.items() if isinstance(item, dict) else enumerate(item) if isinstance(item, list) else ()
+        open_ways.extend((part, [*way, (item, key)]) for key, part in inner)
+    return []
 
 
 def _decoded(text: str | bytes) -> Any:

@@ -6,17 +6,29 @@ enforced exactly is decided in `schema.py`, how in `compiler.py` and `matcher.py
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
+
+Whitespace = Literal["compact", "any"]
+"""Between the tokens of JSON: `", "` and `": "` alone, or any."""
 
 
 class JsonSchema(msgspec.Struct, frozen=True, tag="json_schema"):
-    """Output is one JSON text valid under `schema`, itself a JSON text. Property order is the schema's own."""
+    """Output is one JSON text valid under `schema`, itself a JSON text. Property order is the schema's own.
+
+    strict: a schema that cannot be enforced whole is refused. Otherwise what can be is, and the compiled grammar lists the rest.
+    """
 
     schema: str
+    strict: bool = True
+    whitespace: Whitespace = "compact"
 
 
 class JsonObject(msgspec.Struct, frozen=True, tag="json_object"):
     """Output is any JSON object."""
+
+    whitespace: Whitespace = "compact"
 
 
 class Regex(msgspec.Struct, frozen=True, tag="regex"):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import msgspec
 
-from ..runtime.errors import EngineError
+from ..runtime.errors import ConstraintError, EngineError
 from .forced import Canonical, ForcedFiller, ForcedMatcher
 from .matcher import Matcher, NativeMatcher
 from .vocabulary import Vocabulary, fingerprint
@@ -18,13 +19,14 @@ class Envelope(msgspec.Struct, frozen=True):
     """A compiled grammar on its way to the engine process: what `GrammarCompiler.compile` returns, encoded.
 
     `key` names the content (hex), `vocabulary` the fingerprint of the vocabulary that it was compiled for, `engine` who reads
-    `payload`.
+    `payload`. `not_enforced`: what of a schema that is not strict could not be enforced, as (keyword, JSON pointer, why).
     """
 
     engine: str
     key: str
     vocabulary: str
     payload: bytes
+    not_enforced: tuple[tuple[str, str, str], ...] = ()
 
     def to_bytes(self) -> bytes:
         """MessagePack; `from_bytes` is the way back."""
@@ -34,6 +36,26 @@ class Envelope(msgspec.Struct, frozen=True):
     def from_bytes(cls, data: bytes) -> Envelope:
         """Raises msgspec.DecodeError for bytes that are not an envelope."""
         return msgspec.msgpack.decode(data, type=cls)
+
+
+_DEFLATE_FROM = 64 * 1024
+
+
+def packed(form: bytes, text: str) -> bytes:
+    """A payload: `form`, one byte of the engine's own, then z or - for deflated or not, then the text."""
+    data = text.encode()
+    return form + (b"z" + zlib.compress(data, 1) if len(data) >= _DEFLATE_FROM else b"-" + data)
+
+
+def unpacked(payload: bytes) -> tuple[bytes, str]:
+    """The form and the text of a payload."""
+    data = zlib.decompress(payload[2:]) if payload[1:2] == b"z" else payload[2:]
+    return payload[:1], data.decode()
+
+
+def no_first_token() -> ConstraintError:
+    """The refusal of a grammar whose first mask allows nothing."""
+    return ConstraintError("No token of this model can begin a text of this grammar.", code="unsatisfiable_grammar")
 
 
 class GrammarEngine(Protocol):
@@ -77,9 +99,10 @@ class GrammarStore:
         self._kept_bytes = 0
 
     def warm(self) -> None:
-        """Imports the grammar engine and prepares the vocabulary for it (seconds). May run in a thread while a model loads;
+        """Imports the grammar engines and prepares the vocabulary for them (seconds). May run in a thread while a model loads;
         without it the first matcher waits."""
-        self._engine("xgrammar")
+        for name in _ENGINES:
+            self._engine(name)
         if self._encode is not None:
             self._canonical = Canonical(self.vocabulary, self._encode)
 
@@ -119,9 +142,22 @@ class GrammarStore:
 
     def _engine(self, name: str) -> GrammarEngine:
         if name not in self._engines:
-            if name != "xgrammar":
+            if name not in _ENGINES:
                 raise EngineError(f"A grammar was compiled by {name!r}, which this engine process does not have.")
-            from .xgrammar_backend import XGrammarEngine
-
-            self._engines[name] = XGrammarEngine(self.vocabulary)
+            self._engines[name] = _ENGINES[name](self.vocabulary)
         return self._engines[name]
+
+
+def _xgrammar(vocabulary: Vocabulary) -> GrammarEngine:
+    from .xgrammar_backend import XGrammarEngine
+
+    return XGrammarEngine(vocabulary)
+
+
+def _llguidance(vocabulary: Vocabulary) -> GrammarEngine:
+    from .llguidance_backend import LLGuidanceEngine
+
+    return LLGuidanceEngine(vocabulary)
+
+
+_ENGINES: dict[str, Callable[[Vocabulary], GrammarEngine]] = {"xgrammar": _xgrammar, "llguidance": _llguidance}

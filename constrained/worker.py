@@ -42,7 +42,7 @@ class Setup(msgspec.Struct, frozen=True, tag="setup"):
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
-    """The engine is imported and the vocabulary prepared."""
+    """The engines are imported and the vocabulary prepared."""
 
 
 class Job(msgspec.Struct, frozen=True, tag="job"):
@@ -96,10 +96,11 @@ def main() -> None:
     setup = _read(inbox, Setup)
     if setup is None:
         return
-    from .xgrammar_backend import XGrammarCompiler
+    from .engines import ConstraintCompiler
 
-    compiler = XGrammarCompiler(setup.vocabulary)
-    _answer(compiler.compile, _FIRST)
+    compiler = ConstraintCompiler(setup.vocabulary)
+    for engine in compiler.engines:
+        _answer(compiler.only(engine).compile, _FIRST)
     forks = sys.platform.startswith("linux")
     if not forks:
         _bound_address_space(setup.memory_bytes)

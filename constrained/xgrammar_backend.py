@@ -18,9 +18,7 @@ xgrammar enforces them exactly. Whitespace follows from that: one form, `", "` a
 
 from __future__ import annotations
 
-import hashlib
 import time
-import zlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -29,19 +27,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..runtime.errors import ConstraintError
-from .grammar import EMPTY, Alt, Chars, Grammar, Literal, Node, Ref, Seq, chars, complement, repeat, to_ebnf
-from .lowering import lower
-from .spec import Constraint
-from .spelling import spellable
-from .store import Envelope
-from .vocabulary import Vocabulary, fingerprint
+from .ebnf import to_ebnf
+from .grammar import EMPTY, Alt, Chars, Grammar, Literal, Node, Ref, Seq, chars, complement, repeat
+from .store import no_first_token, packed, unpacked
+from .vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     import xgrammar
 
 _CHEAP_S = 0.02
 _SERIALISED_BYTES = 8 * 1024 * 1024
-_DEFLATE_FROM = 64 * 1024
 
 
 def _tokenizer_info(vocabulary: Vocabulary) -> xgrammar.TokenizerInfo:
@@ -57,36 +52,43 @@ def _tokenizer_info(vocabulary: Vocabulary) -> xgrammar.TokenizerInfo:
 
 
 class XGrammarCompiler:
-    """Compiles constraints for one vocabulary, on the calling thread."""
+    """Compiles grammars for one vocabulary, on the calling thread."""
 
-    def __init__(self, vocabulary: bytes):
+    name = "xgrammar"
+
+    def __init__(self, vocabulary: Vocabulary):
         import xgrammar
 
-        self._vocabulary = Vocabulary.from_bytes(vocabulary)
-        self._alphabet = spellable(self._vocabulary)
-        self._fingerprint = fingerprint(vocabulary)
-        self._info = _tokenizer_info(self._vocabulary)
+        self._words = (vocabulary.size + 31) // 32
+        self._info = _tokenizer_info(vocabulary)
         self._compiler = xgrammar.GrammarCompiler(self._info, max_threads=1, cache_enabled=False)
 
-    def compile(self, constraint: Constraint) -> bytes:
-        """The encoded `Envelope` of a constraint. Raises ConstraintError."""
-        ebnf = to_ebnf(lower(constraint, self._alphabet, read_ebnf))
+    def compile(self, grammar: Grammar) -> bytes:
+        """The payload of a grammar's envelope. Raises ConstraintError."""
+        try:
+            return self._payload(to_ebnf(grammar))
+        except RuntimeError as error:
+            if "bad_alloc" not in str(error):
+                raise
+            raise ConstraintError(
+                "The grammar needs too much memory. Simplify the constraint.", code="grammar_too_complex"
+            ) from error
+
+    def _payload(self, ebnf: str) -> bytes:
         started = time.process_time()
         compiled = _compiled(self._compiler, ebnf)
         took_s = time.process_time() - started
         self._check_first_mask(compiled)
-        key = hashlib.blake2b(ebnf.encode(), digest_size=16).hexdigest()
         is_text = took_s < _CHEAP_S or _serialised_bytes(compiled) > _SERIALISED_BYTES
-        payload = _packed(b"t", ebnf) if is_text else _packed(b"c", compiled.serialize_json())
-        return Envelope("xgrammar", key, self._fingerprint, payload).to_bytes()
+        return packed(b"t", ebnf) if is_text else packed(b"c", compiled.serialize_json())
 
     def _check_first_mask(self, compiled: xgrammar.CompiledGrammar) -> None:
         import xgrammar
 
-        mask = np.zeros((1, (self._vocabulary.size + 31) // 32), dtype=np.int32)
+        mask = np.zeros((1, self._words), dtype=np.int32)
         xgrammar.GrammarMatcher(compiled).fill_next_token_bitmask(mask, 0)
         if not mask.any():
-            raise ConstraintError("No token of this model can begin a text of this grammar.", code="unsatisfiable_grammar")
+            raise no_first_token()
 
 
 def _compiled(compiler: xgrammar.GrammarCompiler, ebnf: str) -> xgrammar.CompiledGrammar:
@@ -101,17 +103,6 @@ def _serialised_bytes(compiled: xgrammar.CompiledGrammar) -> int:
     """About how long the serialised form would be: each rule repeats an automaton of the size of the whole grammar."""
     text = str(compiled.grammar)
     return text.count("\n") * len(text)
-
-
-def _packed(form: bytes, text: str) -> bytes:
-    """`form` (t: grammar text, c: compiled grammar), then z or - for deflated or not, then the text."""
-    data = text.encode()
-    return form + (b"z" + zlib.compress(data, 1) if len(data) >= _DEFLATE_FROM else b"-" + data)
-
-
-def _unpacked(payload: bytes) -> tuple[bytes, str]:
-    data = zlib.decompress(payload[2:]) if payload[1:2] == b"z" else payload[2:]
-    return payload[:1], data.decode()
 
 
 def _reason(error: Exception) -> str:
@@ -217,7 +208,7 @@ class XGrammarEngine:
 
     def load(self, payload: bytes) -> xgrammar.CompiledGrammar:
         """The compiled grammar of an envelope's payload."""
-        form, text = _unpacked(payload)
+        form, text = unpacked(payload)
         if form == b"t":
             return _compiled(self._compiler, text)
         return self._xgrammar.CompiledGrammar.deserialize_json(text, self._info)

@@ -109,6 +109,7 @@ TABLE: dict[str, tuple[tuple[str, ...] | None, set[str] | None]] = {
     "lang.examples": (("",), {"pydantic"}),  # as users do: the root alone
     "radix": ((), {"numpy"}),
     "constrained": (("runtime.errors",), {"numpy", "msgspec", "jsonschema_rs", "re2", "pydantic"}),
+    "constrained.llguidance_backend": (("constrained", "runtime.errors"), {"numpy", "llguidance"}),
     "constrained.xgrammar_backend": (("constrained", "runtime.errors"), {"numpy", "msgspec", "torch", "xgrammar"}),
     "kernels": ((), {"torch", "numpy", "triton", "flashinfer"}),
     "runtime.errors": ((), set()),

@@ -92,10 +92,10 @@ class Bench:
 
 
 def make_bench(vocabulary: Vocabulary) -> Bench:
-    from ramify.constrained.xgrammar_backend import XGrammarCompiler
+    from ramify.constrained.engines import ConstraintCompiler
 
     data = vocabulary.to_bytes()
-    return Bench(vocabulary, XGrammarCompiler(data), GrammarStore(data), Masks(vocabulary.size))
+    return Bench(vocabulary, ConstraintCompiler(data), GrammarStore(data), Masks(vocabulary.size))
 
 
 def byte_bench() -> Bench:

@@ -9,7 +9,8 @@ import re
 import pytest
 
 from ramify.constrained import regex
-from ramify.constrained.grammar import Grammar, to_ebnf
+from ramify.constrained.ebnf import to_ebnf
+from ramify.constrained.grammar import Grammar
 from ramify.constrained.spec import Regex
 from ramify.runtime.errors import ConstraintError
 

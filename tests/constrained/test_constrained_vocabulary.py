@@ -7,10 +7,12 @@ import json
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from ramify.constrained.engines import ENGINES, ConstraintCompiler
 from ramify.constrained.grammar import Chars, chars
-from ramify.constrained.masks import allowed_tokens
-from ramify.constrained.spec import Choice, Regex
+from ramify.constrained.masks import Masks, allowed_tokens
+from ramify.constrained.spec import Choice, JsonSchema, Regex
 from ramify.constrained.spelling import spellable
+from ramify.constrained.store import GrammarStore
 from ramify.constrained.vocabulary import Vocabulary, fingerprint
 from ramify.runtime.errors import ConstraintError, ModelError
 
@@ -113,17 +115,38 @@ def test_a_vocabulary_without_all_bytes_spells_its_characters():
     assert spellable(vocabulary) == Chars(((0x61, 0x62), (0xE9, 0xE9))) == chars([(0xE9, 0xE9), (0x61, 0x62)])
 
 
-def test_a_grammar_is_confined_to_what_the_vocabulary_can_spell():
-    from ramify.constrained.store import GrammarStore
-    from ramify.constrained.xgrammar_backend import XGrammarCompiler
-
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_grammar_is_confined_to_what_the_vocabulary_can_spell(engine):
     vocabulary = Vocabulary.from_tokens([b"a", b"b", b"ac", b""], stop_ids=[3])
-    compiler, store = XGrammarCompiler(vocabulary.to_bytes()), GrammarStore(vocabulary.to_bytes())
-    from ramify.constrained.masks import Masks
-
+    compiler, store = ConstraintCompiler(vocabulary.to_bytes()).only(engine), GrammarStore(vocabulary.to_bytes())
     matcher = store.matcher(compiler.compile(Regex("[abc]{2}|zz")))
     mask = Masks(vocabulary.size).fill([matcher])
     assert mask is not None and allowed_tokens(mask[0], 4).tolist() == [0, 1]
     with pytest.raises(ConstraintError) as error:
         compiler.compile(Choice(("cc", "dd")))
+    assert error.value.code == "unsatisfiable_grammar"
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_strings_of_an_automaton_are_confined_too_with_their_escapes(engine):
+    """A line end in a string needs a backslash and an n, not a line end."""
+    tokens = [b'"', b"a", b"b", b"\\", b"n", b""]
+    vocabulary = Vocabulary.from_tokens(tokens, stop_ids=[5])
+    compiler, store = ConstraintCompiler(vocabulary.to_bytes()).only(engine), GrammarStore(vocabulary.to_bytes())
+    schema = {"type": "string", "allOf": [{"pattern": "^[a\nz]+$"}, {"pattern": "[\nz]"}], "not": {"const": "a\n"}}
+    grammar = compiler.compile(JsonSchema(json.dumps(schema)))
+
+    def allowed_after(text: bytes) -> set[bytes]:
+        matcher = store.matcher(grammar)
+        assert all(matcher.accept(tokens.index(bytes([byte]))) for byte in text)
+        mask = Masks(vocabulary.size).fill([matcher])
+        assert mask is not None
+        return {tokens[token] for token in allowed_tokens(mask[0], 6)}
+
+    assert allowed_after(b'"') == {b"a", b"\\"}
+    assert allowed_after(b'"\\') == {b"n"}
+    assert allowed_after(b'"a\\n') == {b"a", b"\\"}
+    assert allowed_after(b'"\\n') == {b"a", b"\\", b'"'}
+    with pytest.raises(ConstraintError) as error:
+        compiler.compile(JsonSchema(json.dumps({"type": "string", "pattern": "z", "not": {"const": "a"}})))
     assert error.value.code == "unsatisfiable_grammar"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from ramify.constrained.ebnf import to_ebnf
 from ramify.constrained.grammar import (
     Alt,
     Chars,
@@ -20,7 +21,6 @@ from ramify.constrained.grammar import (
     prune,
     repeat,
     seq,
-    to_ebnf,
 )
 from ramify.runtime.errors import ConstraintError
 
