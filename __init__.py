@@ -42,6 +42,8 @@ _HOME = {
     "lang.explain": ("Explanation",),
     "lang.program": ("Program",),
     "lang.state": ("ProgramState", "ProgramStateGroup"),
+    "lang.tool_loop": ("arun_tools", "run_tools"),
+    "lang.tools": ("Call", "ToolAnswer"),
     "lang.trace": ("Plan",),
     "runtime.errors": (
         "Aborted",

@@ -33,6 +33,10 @@ from .lang.explain import Explanation as Explanation
 from .lang.program import Program as Program
 from .lang.state import ProgramState as ProgramState
 from .lang.state import ProgramStateGroup as ProgramStateGroup
+from .lang.tool_loop import arun_tools as arun_tools
+from .lang.tool_loop import run_tools as run_tools
+from .lang.tools import Call as Call
+from .lang.tools import ToolAnswer as ToolAnswer
 from .lang.trace import Plan as Plan
 from .runtime import errors as errors
 from .runtime.errors import Aborted as Aborted

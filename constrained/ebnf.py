@@ -3,7 +3,25 @@
 from __future__ import annotations
 
 from .automaton import automaton
-from .grammar import EMPTY, NOTHING, Alt, Chars, Grammar, Literal, Node, Ref, Repeat, Seq, Token, Within, alt, chars, repeat, seq
+from .grammar import (
+    EMPTY,
+    NOTHING,
+    Alt,
+    Chars,
+    Control,
+    Grammar,
+    Literal,
+    Node,
+    Ref,
+    Repeat,
+    Seq,
+    Token,
+    Within,
+    alt,
+    chars,
+    repeat,
+    seq,
+)
 from .json_text import inside
 
 _QUOTED = '"\\'
@@ -85,6 +103,8 @@ def _ebnf(node: Node) -> str:
             return "[" + "".join(_range(low, high) for low, high in ranges) + "]"
         case Ref(name):
             return name
+        case Control(ids):
+            return f"Token({', '.join(map(str, ids))})"
         case Seq(items):
             return " ".join(_grouped(item) for item in items)
         case Alt(items):

@@ -20,6 +20,7 @@ from typing import Any
 
 from ..runtime.errors import ConstraintError
 from .automaton import automaton
+from .free_text import ControlTokens
 from .grammar import Alt, Chars, Grammar, Literal, Node, Repeat, Seq, Token, Within
 from .lark import NotWritable
 from .lowering import lower
@@ -92,6 +93,7 @@ class ConstraintCompiler:
     def __init__(self, vocabulary: bytes):
         self._vocabulary = Vocabulary.from_bytes(vocabulary)
         self._alphabet = spellable(self._vocabulary)
+        self._controls = ControlTokens(self._vocabulary.controls, self._vocabulary.specials)
         self._fingerprint = fingerprint(vocabulary)
         self._compilers: dict[str, Any] = {}
         self.engines: tuple[str, ...] = ENGINES
@@ -106,7 +108,7 @@ class ConstraintCompiler:
         """The encoded `Envelope` of a constraint. Raises ConstraintError."""
         from .xgrammar_backend import read_ebnf
 
-        grammar, not_enforced = lower(constraint, self._alphabet, read_ebnf)
+        grammar, not_enforced = lower(constraint, self._alphabet, read_ebnf, self._controls)
         order = [name for name in engine_order(grammar, self._vocabulary.size) if name in self.engines]
         if isinstance(constraint, Ebnf):
             order = [name for name in order if name == "xgrammar"]

@@ -64,6 +64,13 @@ class Ref:
 
 
 @dataclass(frozen=True, slots=True)
+class Control:
+    """One of the control tokens `ids`: added tokens, whose text (`<tool_call>`) no characters spell."""
+
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Token:
     """The texts of `item`, which recurs nowhere, as one lexeme: where tokens of one grammar meet, the longest match is the only
     one (a JSON string, number or word is one; so is the whole of a regex). It changes no text; a lexer may rely on it."""
@@ -94,7 +101,7 @@ class Divisible:
     begun: bool = False
 
 
-Node = Literal | Chars | Seq | Alt | Repeat | Ref | Token | Within | Divisible
+Node = Literal | Chars | Seq | Alt | Repeat | Ref | Control | Token | Within | Divisible
 
 EMPTY = Literal("")
 NOTHING = Alt(())
@@ -255,8 +262,8 @@ def _is_productive(node: Node, productive: set[str]) -> bool:
     match node:
         case Literal():
             return True
-        case Chars(ranges):
-            return bool(ranges)
+        case Chars(items) | Control(items):
+            return bool(items)
         case Ref(name):
             return name in productive
         case Seq(items):

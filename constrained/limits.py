@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..runtime.errors import ConstraintError
-from .spec import Choice, Constraint, Ebnf, JsonSchema, Regex
+from .spec import Choice, Constraint, Ebnf, JsonSchema, Reasoned, Regex, StructuralTags, Tag, TagRow
 
 SCHEMA_BYTES = 128 * 1024
 SCHEMA_DEPTH = 64
@@ -14,6 +14,10 @@ ENUM_VALUES = 32768
 REGEX_BYTES = 2 * 1024
 EBNF_BYTES = 128 * 1024
 CHOICE_BYTES = 1024 * 1024
+TAGS = 2048
+TAG_BYTES = 1024 * 1024
+TRIGGERS = 64
+TRIGGER_LENGTH = 128
 COMPILE_S = 2.0
 COMPILE_BYTES = 512 * 1024 * 1024
 WORKERS = 2
@@ -42,8 +46,33 @@ def check_text(constraint: Constraint) -> None:
             if len(options) > ENUM_VALUES:
                 raise too_complex(f"There are {len(options)} choices; at most {ENUM_VALUES} are taken.")
             _check("list of choices", options, CHOICE_BYTES)
+        case StructuralTags(triggers, tags, otherwise=otherwise):
+            if len(triggers) > TRIGGERS or any(len(trigger) > TRIGGER_LENGTH for trigger in triggers):
+                raise too_complex(f"At most {TRIGGERS} triggers of {TRIGGER_LENGTH} characters are taken.")
+            _check("list of triggers", triggers, TAG_BYTES)
+            _check_tags(tags)
+            if otherwise is not None:
+                check_text(otherwise)
+        case TagRow():
+            _check_tags((constraint,))
+        case Reasoned(begin, end, then):
+            _check("mark of the reasoning", (begin, end), TRIGGER_LENGTH)
+            check_text(then)
         case _:
             pass
+
+
+def _check_tags(tags: Sequence[Tag | TagRow]) -> None:
+    rows = [tag for tag in tags if isinstance(tag, TagRow)]
+    single = [tag for tag in tags if isinstance(tag, Tag)] + [tag for row in rows for tag in row.tags]
+    if len(single) > TAGS:
+        raise too_complex(f"There are {len(single)} tags; at most {TAGS} are taken.")
+    marks = [part for tag in single for part in (tag.begin, tag.end)]
+    marks += [part for row in rows for part in (row.opening, row.separator or "", row.closing)]
+    schemas = [tag.content.schema for tag in single if isinstance(tag.content, JsonSchema)]
+    _check("list of tags", marks + schemas, TAG_BYTES)
+    for tag in single:
+        check_text(tag.content)
 
 
 def _check(what: str, texts: Sequence[str], most: int, code: str = "invalid_grammar") -> None:

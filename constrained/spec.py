@@ -49,4 +49,56 @@ class Choice(msgspec.Struct, frozen=True, tag="choice"):
     options: tuple[str, ...]
 
 
-Constraint = JsonSchema | JsonObject | Regex | Ebnf | Choice
+class Tag(msgspec.Struct, frozen=True, tag="tag"):
+    """`begin`, then a text of `content`, then `end`. A control token's text in begin or end is that token, if the model has it.
+
+    form: "json", or "keywords": the object of a JSON content as Python's keyword arguments, `a=1, b="x"`. strict: a content
+    that cannot be enforced is refused; else any JSON object stands in its place.
+    """
+
+    begin: str
+    content: JsonSchema | JsonObject | Regex | Ebnf | Choice
+    end: str
+    form: str = "json"
+    strict: bool = True
+
+
+class TagRow(msgspec.Struct, frozen=True, tag="tag_row"):
+    """`opening`, one of `tags`, more of them with `separator` in between (None: exactly one tag), `closing`. Nothing else."""
+
+    tags: tuple[Tag, ...]
+    opening: str = ""
+    separator: str | None = None
+    closing: str = ""
+
+
+class StructuralTags(msgspec.Struct, frozen=True, tag="structural_tags"):
+    """Free text until a trigger, then what a tag that begins with it says, then free again, until the end token.
+
+    at_least_one: a tag must come. stop_after_first: the output ends with the first one.
+    at_start: a tag comes at the very beginning and is all there is; other output is a text that does not begin with a trigger,
+    or, where it is given, one of `otherwise`.
+    marked: whoever reads the output tells control tokens from characters, so a trigger that is one may be spelled in free text.
+    """
+
+    triggers: tuple[str, ...]
+    tags: tuple[Tag | TagRow, ...]
+    at_least_one: bool = False
+    stop_after_first: bool = False
+    at_start: bool = False
+    otherwise: JsonSchema | JsonObject | Regex | Ebnf | Choice | None = None
+    marked: bool = False
+
+
+class Reasoned(msgspec.Struct, frozen=True, tag="reasoned"):
+    """Free text up to `end`, then white space, then a text of `then`. begun: the prompt has opened the reasoning already; else
+    the output may do so with `begin`, or be a text of `then` alone. marked: as for `StructuralTags`."""
+
+    begin: str
+    end: str
+    then: JsonSchema | JsonObject | Regex | Ebnf | Choice | TagRow | StructuralTags
+    begun: bool = False
+    marked: bool = False
+
+
+Constraint = JsonSchema | JsonObject | Regex | Ebnf | Choice | TagRow | StructuralTags | Reasoned

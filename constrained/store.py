@@ -38,6 +38,17 @@ class Envelope(msgspec.Struct, frozen=True):
         return msgspec.msgpack.decode(data, type=cls)
 
 
+class _Said(msgspec.Struct):
+    """Of an envelope, without its payload."""
+
+    not_enforced: tuple[tuple[str, str, str], ...] = ()
+
+
+def not_enforced(grammar: bytes) -> tuple[tuple[str, str, str], ...]:
+    """`Envelope.not_enforced` of an encoded envelope, whose payload may have megabytes and is not looked at."""
+    return msgspec.msgpack.decode(grammar, type=_Said).not_enforced
+
+
 _DEFLATE_FROM = 64 * 1024
 
 

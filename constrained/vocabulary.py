@@ -17,18 +17,23 @@ import msgspec
 from ..runtime.errors import ModelError
 
 SPACE_MARK = "▁"
+CONTROL_MARK = b"\xff"
 
 
 class Vocabulary(msgspec.Struct, frozen=True):
-    """`tokens[i]` are the bytes of token i. Empty bytes mean that no grammar may ever allow the token: added tokens (special
-    or not, because their text is control text), ids without a token, padding of the embedding.
+    """`tokens[i]` are the bytes of token i. Empty bytes mean that no grammar may ever allow the token: ids without a token,
+    padding of the embedding.
 
-    `stop_ids` end the output, and are allowed exactly where the grammar may end. `size` is the length of a row of logits.
+    Added tokens (special or not) are control text: no characters of a grammar stand for them, only a `grammar.Control` with
+    their ids. Their bytes are CONTROL_MARK, which no UTF-8 has, and their text; `controls` and `specials` are their ids by
+    text. `stop_ids` end the output, and are allowed exactly where the grammar may end. `size` is the length of a row of logits.
     """
 
     tokens: list[bytes]
     stop_ids: list[int]
     size: int
+    controls: dict[str, int] = {}
+    specials: dict[str, int] = {}
 
     @classmethod
     def from_tokenizer(cls, tokenizer_json: str | bytes, *, stop_ids: Iterable[int], size: int | None = None) -> Vocabulary:
@@ -41,7 +46,7 @@ class Vocabulary(msgspec.Struct, frozen=True):
         try:
             described: dict[str, Any] = msgspec.json.decode(tokenizer_json)
             ids = _ids_of_pieces(described["model"])
-            added = {int(t["id"]) for t in described.get("added_tokens") or ()}
+            added = {int(t["id"]): (str(t["content"]), bool(t.get("special"))) for t in described.get("added_tokens") or ()}
         except (msgspec.DecodeError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise ModelError(f"tokenizer.json has no readable vocabulary ({error}). Download the file again.") from error
         count = 1 + max(max(ids.values(), default=-1), max(added, default=-1))
@@ -51,7 +56,13 @@ class Vocabulary(msgspec.Struct, frozen=True):
         for piece, token in ids.items():
             if token < size and token not in added:
                 tokens[token] = spell(piece)
-        return cls.from_tokens(tokens, stop_ids=stop_ids, size=size)
+        stops = frozenset(stop_ids)
+        named = {token: said for token, said in added.items() if token < size and token not in stops and said[0].strip()}
+        for token, (text, _) in named.items():
+            tokens[token] = CONTROL_MARK + text.encode("utf-8", "replace")
+        plain = cls.from_tokens(tokens, stop_ids=stops, size=size)
+        controls, specials = ({text: i for i, (text, special) in named.items() if special is kind} for kind in (False, True))
+        return msgspec.structs.replace(plain, controls=controls, specials=specials)
 
     @classmethod
     def from_tokens(cls, tokens: Iterable[bytes], *, stop_ids: Iterable[int], size: int | None = None) -> Vocabulary:

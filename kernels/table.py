@@ -24,6 +24,7 @@ from .gemm.interface import MakeLinear
 from .gemm.quantized import LEVELS, QuantizedLinear
 from .gemm.quantized_reference import QuantizedTorchLinear
 from .gemm.selftest import FORMS, CheckedLinears
+from .gemm.slabs import Slabs
 from .kv import reference as kv_reference
 from .kv.interface import KVCopyPages
 from .layers import native as layers_native
@@ -151,7 +152,8 @@ def _quantized(device: torch.device, form: Format, native: Native, reasons: list
         reasons.append(f"{what}; torch, slow, because there are no native kernels ({native.reason})")
         return lambda weight, bias=None: QuantizedTorchLinear(weight, bias, form)
     reasons.append(f"{what}; C++, {LEVELS[torch.ops.ramify.linear_best_level()]}")
-    return lambda weight, bias=None: QuantizedLinear(weight, bias, form)
+    pages = Slabs()
+    return lambda weight, bias=None: QuantizedLinear(weight, bias, form, pages=pages)
 
 
 def _stacks(device: torch.device, native: Native, reasons: list[str]) -> MakeStack:

@@ -9,7 +9,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, overload
 
-from ..constrained.spec import Constraint, JsonSchema, Regex
+from msgspec.structs import replace
+
+from ..constrained.spec import Constraint, JsonSchema, Regex, Whitespace
 from ..runtime.errors import ConstraintError, InvalidRequest
 from . import background
 from .backend import backend_of, default
@@ -17,6 +19,7 @@ from .choices import ChoicesMethod, token_length_normalized
 from .nodes import Concat, Gen, Logprobs, RoleBegin, RoleEnd, Select, as_expr, leaves
 from .program import Program
 from .sampling import constraint_of, sampling_fields
+from .tools import Call, tool_use
 from .typed import typed
 
 # What `dtype=` stands for. A string is written as JSON, in quotes, so that it can hold any character.
@@ -69,19 +72,32 @@ def gen(
     repetition_penalty: float | None = None,
     ebnf: str | None = None,
     type: Any = None,
+    strict: bool = True,
+    whitespace: Whitespace = "compact",
+    tools: Sequence[Any] | None = None,
+    tool_choice: Any = None,
+    parallel_tool_calls: bool | None = None,
 ) -> Gen | Select:
     """A call of the model; its output is appended and becomes the variable `name`.
 
     What is None is taken from the run, and what the run does not say from the model. The variable is a string; with n > 1 a
     list of n, of which the text goes on with the first; with `type` a value of that type (see `typed.py`). dtype constrains
     the text to int, float, bool or str, the variable stays a string. json_schema: a JSON text, a dict or a pydantic model.
-    choices makes it a `select`. At most one of dtype, choices, regex, json_schema, ebnf and type may be given.
+    strict=False: what cannot be enforced of it is left out, and meta_info lists it as `not_enforced`. whitespace="any": JSON may
+    be laid out with spaces and lines.
+    choices makes it a `select`. At most one of dtype, choices, regex, json_schema, ebnf, type and tools may be given.
+    tools: what the model may call in this turn: Python functions, whose definitions come from their type hints and docstrings,
+    or definitions as dicts. The variable is then a `ToolAnswer` with text and calls (`run_tools` runs them). tool_choice: auto
+    (default), required, none, or one of the tools. parallel_tool_calls=False: one call at most. Calls obey their schema.
     Raises InvalidRequest or ConstraintError for arguments that cannot be right.
     """
-    shapes = {"dtype": dtype, "choices": choices, "regex": regex, "json_schema": json_schema, "ebnf": ebnf, "type": type}
+    shapes = {"dtype": dtype, "choices": choices, "regex": regex, "json_schema": json_schema, "ebnf": ebnf}
+    shapes |= {"type": type, "tools": tools}
     given = [key for key, value in shapes.items() if value is not None]
     if len(given) > 1:
         raise InvalidRequest(f"{' and '.join(given)} constrain the same output. Give one of them.", param=given[1])
+    if tools is None and (tool_choice is not None or parallel_tool_calls is not None):
+        raise InvalidRequest("tool_choice and parallel_tool_calls need tools.", param="tools")
     if choices is not None:
         return select(name, choices, 0.0 if temperature is None else temperature, choices_method or token_length_normalized)
     said = sampling_fields(
@@ -111,8 +127,11 @@ def gen(
         constraint = _dtype(dtype)
     else:
         constraint = constraint_of({"json_schema": json_schema, "regex": _regex(regex), "ebnf": ebnf})
+    if isinstance(constraint, JsonSchema):
+        constraint = replace(constraint, strict=strict, whitespace=whitespace)
     logprobs = Logprobs(return_logprob, logprob_start_len, top_logprobs_num, return_text_in_logprobs)
-    return Gen(name, tuple(said.items()), constraint, converter, logprobs)
+    use = None if tools is None else tool_use(tools, tool_choice, parallel_tool_calls)
+    return Gen(name, tuple(said.items()), constraint, converter, logprobs, use)
 
 
 def _dtype(dtype: type | str) -> Constraint:
@@ -186,8 +205,12 @@ def _unseen(what: str) -> InvalidRequest:
 
 def role(name: str, expr: object | None = None) -> Concat:
     """A turn of the role `name`, for templates that know more roles than these."""
+    return _turn(RoleBegin(name), expr)
+
+
+def _turn(begin: RoleBegin, expr: object | None) -> Concat:
     inner = () if expr is None else tuple(leaves(as_expr(expr)))
-    return Concat((RoleBegin(name), *inner, RoleEnd(name)))
+    return Concat((begin, *inner, RoleEnd(begin.role)))
 
 
 def system(expr: object | None = None) -> Concat:
@@ -205,9 +228,9 @@ def assistant(expr: object | None = None) -> Concat:
     return role("assistant", expr)
 
 
-def tool(expr: object | None = None) -> Concat:
-    """A turn with a tool's answer, for chat templates that know the role."""
-    return role("tool", expr)
+def tool(expr: object | None = None, call: Call | str | None = None) -> Concat:
+    """A turn with a tool's answer, for chat templates that know the role. call: what it answers, or its id."""
+    return _turn(RoleBegin("tool", call.id if isinstance(call, Call) else call), expr)
 
 
 def system_begin() -> RoleBegin:

@@ -13,6 +13,7 @@ from ..runtime.choosing import mean
 from ..runtime.errors import EngineError, from_code
 from ..runtime.meta_info import meta_info
 from ..runtime.protocol import (
+    AnswerRead,
     Delta,
     Failure,
     Finished,
@@ -28,13 +29,15 @@ from .backend import Backend
 from .explain import choice_entries
 from .nodes import Gen, Logprobs, Select
 from .run import Run
+from .tools import answer_of
 
 Show = Callable[[str, dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a call has come to. text: by which the state goes on. held, tail: as in `Finished`. value: the variable's."""
+    """What a call has come to. text: by which the state goes on. held, tail: as in `Finished`. value: the variable's. read: what
+    the text means, where functions could be called."""
 
     text: str
     held: bytes
@@ -42,6 +45,7 @@ class Outcome:
     value: Any
     answers: tuple[Finished, ...] | Scored
     meta: Any
+    read: AnswerRead | None = None
 
 
 async def call(run: Run, leaf: Gen | Select, prompt: Prompt, hint: ProgramHint, show: Show) -> Outcome:
@@ -69,6 +73,7 @@ async def _generate(run: Run, leaf: Gen, prompt: Prompt, hint: ProgramHint, show
         deadline_s=options.deadline_s,
         tenant=options.tenant,
         rid=f"{hint.program}-{hint.call}",
+        answer=None if leaf.tools is None else leaf.tools.params,
     )
     started = time.perf_counter()
     answers = await collect(run.backend, request, show)
@@ -79,7 +84,8 @@ async def _generate(run: Run, leaf: Gen, prompt: Prompt, hint: ProgramHint, show
     several = request.sampling.n > 1
     first = answers[0]
     value, meta = (values, metas) if several else (values[0], metas[0])
-    return Outcome(first.text, first.held, first.tail, value, tuple(answers), meta)
+    read = first.answer if leaf.tools is not None else None
+    return Outcome(first.text, first.held, first.tail, value, tuple(answers), meta, read)
 
 
 async def collect(backend: Backend, request: GenerateRequest, show: Show | None = None) -> list[Finished]:
@@ -145,6 +151,8 @@ async def _select(run: Run, leaf: Select, prompt: Prompt, hint: ProgramHint, sho
 
 def converted(leaf: Gen, answer: Finished) -> Any:
     """The variable's value: the text, or what it spells of the type that was asked for."""
+    if leaf.tools is not None:
+        return answer_of(answer.answer or AnswerRead(answer.text))
     if leaf.typed is None:
         return answer.text
     return leaf.typed.value(answer.text, cut_off=answer.finish.reason == "length")

@@ -10,15 +10,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..runtime.protocol import Chat, Message, Prompt, Segment, Text, Tokens
-from .nodes import Constant, Expr, RoleBegin, RoleEnd
+from ..runtime.errors import InvalidRequest
+from ..runtime.protocol import AnswerRead, Chat, Message, Prompt, Segment, Text, Tokens, ToolCall
+from .nodes import Answered, Constant, Expr, RoleBegin, RoleEnd
 
 
 @dataclass
 class Transcript:
     """One state's writing. Owned by its interpreter; `copy` gives a fork its own.
 
-    lead: segments before the first role, once there is one. turns: closed turns. role, open_text: the open turn.
+    lead: segments before the first role, once there is one. turns: closed turns. role, open_text, open_calls, open_extra,
+    call_id: the open turn. tools: definitions that the template shows; those of the last call that had some.
     held: ids of the last call, from which the next one continues. pending: raw text that `held` does not spell.
     display: the whole text as people read it. written: what was appended, in order, for a join.
     """
@@ -30,6 +32,9 @@ class Transcript:
     in_conversation: bool = False
     role: str | None = None
     open_text: str = ""
+    open_calls: tuple[ToolCall, ...] = ()
+    open_extra: dict[str, Any] = field(default_factory=dict)
+    call_id: str | None = None
     held: bytes = b""
     pending: str = ""
     written: list[Expr] = field(default_factory=list)
@@ -47,28 +52,37 @@ class Transcript:
             self.open_text += text
         return text
 
-    def begin(self, role: str) -> str:
-        """Open a turn; returns what is shown of it."""
-        self.written.append(RoleBegin(role))
+    def begin(self, role: str, call_id: str | None = None) -> str:
+        """Open a turn; returns what is shown of it. call_id: the call that it answers."""
+        self.written.append(RoleBegin(role, call_id))
         if not self.in_conversation:
             self.lead, self.held, self.pending = self._raw(), b"", ""
             self.in_conversation = True
-        self.role, self.open_text = role, ""
+        self.role, self.call_id = role, call_id
         return f"{role}: "
 
     def end(self) -> str:
         """Close the open turn; returns what is shown of it."""
         assert self.role is not None
         self.written.append(RoleEnd(self.role))
-        self.turns += (Message(self.role, self.open_text),)
-        self.role, self.open_text = None, ""
+        self.turns += (self._open(),)
+        self.role, self.open_text, self.open_calls, self.open_extra, self.call_id = None, "", (), {}, None
         return "\n"
 
-    def called(self, text: str, held: bytes, tail: str) -> None:
-        """A call ended with `text`. held: ids of prompt and text, empty where the backend does not know them."""
-        self.written.append(Constant(text))
+    def _open(self) -> Message:
+        """The open turn so far."""
+        assert self.role is not None
+        return Message(self.role, self.open_text, self.open_calls, self.call_id, self.open_extra)
+
+    def called(self, text: str, held: bytes, tail: str, read: AnswerRead | None = None) -> None:
+        """A call of the model ended with `text`. held: ids of prompt and text, empty where the backend does not know them.
+        read: what the text means, if it was read: words and calls of functions."""
+        self.written.append(Constant(text) if read is None else Answered(text, read))
         if self.role is not None:
-            self.open_text += text
+            self.open_text += text if read is None else read.content
+            if read is not None:
+                self.open_calls += read.calls
+                self.open_extra = {"reasoning_content": read.reasoning} if read.reasoning else self.open_extra
             # Ids before the conversation are no part of what the template renders, so nothing can be continued there.
             self.held = b"" if self.lead else held
         elif held:
@@ -84,8 +98,11 @@ class Transcript:
         if self.role is not None:
             # An assistant turn without text yet is the template's own generation prompt; any other open turn is left open.
             open_final = self.role != "assistant" or bool(self.open_text)
+            if self.open_calls:
+                text = "The model has called functions in this turn, so it is over. Close it, and give the results in tool turns."
+                raise InvalidRequest(text, code="text_after_calls")
             if open_final:
-                turns += (Message(self.role, self.open_text),)
+                turns += (self._open(),)
         return (
             *self.lead,
             Chat(
@@ -98,11 +115,22 @@ class Transcript:
             ),
         )
 
-    def messages(self) -> list[dict[str, str]]:
+    def messages(self) -> list[dict[str, Any]]:
         """The turns as OpenAI's messages; the open one, if it has text, is the last."""
-        turns = self.turns + ((Message(self.role, self.open_text),) if self.role is not None and self.open_text else ())
-        return [{"role": turn.role, "content": turn.content} for turn in turns]
+        is_open = self.role is not None and (self.open_text or self.open_calls)
+        return [message_fields(turn) for turn in (*self.turns, *((self._open(),) if is_open else ()))]
 
     def _raw(self) -> Prompt:
         segments: tuple[Segment, ...] = (Tokens(self.held),) if self.held else ()
         return segments + ((Text(self.pending),) if self.pending else ())
+
+
+def message_fields(turn: Message) -> dict[str, Any]:
+    """A turn as OpenAI's JSON."""
+    message: dict[str, Any] = {"role": turn.role, "content": turn.content, **turn.extra}
+    if turn.tool_calls:
+        functions = [(call.id, {"name": call.name, "arguments": call.arguments}) for call in turn.tool_calls]
+        message["tool_calls"] = [{"id": id_, "type": "function", "function": function} for id_, function in functions]
+    if turn.tool_call_id is not None:
+        message["tool_call_id"] = turn.tool_call_id
+    return message

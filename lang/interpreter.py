@@ -20,7 +20,7 @@ from ..runtime.protocol import ProgramHint
 from . import background
 from .calls import call
 from .chat import Transcript
-from .nodes import Constant, Expr, Gen, Line, RoleBegin, RoleEnd, ScopeBegin, ScopeEnd, Select
+from .nodes import Answered, Constant, Expr, Gen, Line, RoleBegin, RoleEnd, ScopeBegin, ScopeEnd, Select
 from .run import Run
 from .variables import Fault, TextLog, Variable, give
 
@@ -229,11 +229,14 @@ class Interpreter:
         if isinstance(leaf, Constant):
             self.log.append(transcript.text(leaf.text))
         elif isinstance(leaf, RoleBegin):
-            self.log.append(transcript.begin(leaf.role))
+            self.log.append(transcript.begin(leaf.role, leaf.call_id))
         elif isinstance(leaf, RoleEnd):
             self.log.append(transcript.end())
         elif isinstance(leaf, (Gen, Select)):
             await self._call(leaf, entry.variable)
+        elif isinstance(leaf, Answered):
+            transcript.called(leaf.text, b"", "", leaf.read)
+            self.log.append(leaf.text)
         elif isinstance(leaf, ScopeBegin):
             assert entry.variable is not None
             self._scopes[leaf.name] = (entry.variable, len(self.log.text()))
@@ -267,8 +270,10 @@ class Interpreter:
             if variable is not None:
                 variable.log.append(text, meta)
 
+        if isinstance(leaf, Gen) and leaf.tools is not None and leaf.tools.tools:
+            self.transcript.tools = leaf.tools.definitions
         outcome = await call(self.run, leaf, self.transcript.prompt(), self._hint(), show)
-        self.transcript.called(outcome.text, outcome.held, outcome.tail)
+        self.transcript.called(outcome.text, outcome.held, outcome.tail, outcome.read)
         if variable is not None:
             variable.answers, variable.meta = outcome.answers, outcome.meta
             variable.set(outcome.value)

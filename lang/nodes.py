@@ -16,7 +16,9 @@ from typing import Any
 
 from ..constrained.spec import Constraint
 from ..runtime.errors import InvalidRequest
+from ..runtime.protocol import AnswerRead
 from .choices import ChoicesMethod
+from .tools import ToolUse
 from .typed import Typed
 
 
@@ -44,9 +46,10 @@ class Constant(Expr):
 
 @dataclass(frozen=True)
 class RoleBegin(Expr):
-    """Opens a turn of `role`; turns do not nest."""
+    """Opens a turn of `role`; turns do not nest. call_id: the call that a tool's turn answers."""
 
     role: str
+    call_id: str | None = None
 
     def __str__(self) -> str:
         return f"begin {self.role}"
@@ -75,13 +78,15 @@ class Logprobs:
 @dataclass(frozen=True)
 class Gen(Expr):
     """A call that generates. sampling: only the fields of `SamplingParams` that were said; the run's defaults fill the rest.
-    typed: how the text becomes the variable's value, None keeps the text."""
+    typed: how the text becomes the variable's value, None keeps the text. tools: what the model may call; the value is then
+    a `ToolAnswer`."""
 
     name: str | None
     sampling: tuple[tuple[str, Any], ...] = ()
     constraint: Constraint | None = None
     typed: Typed | None = None
     logprobs: Logprobs = field(default_factory=Logprobs)
+    tools: ToolUse | None = None
 
     def __str__(self) -> str:
         said = [repr(self.name)] if self.name else []
@@ -90,7 +95,20 @@ class Gen(Expr):
             said.append(f"type={self.typed.label}")
         elif self.constraint is not None:
             said.append(type(self.constraint).__name__)
+        if self.tools is not None:
+            said.append(f"tools=[{', '.join(tool.name for tool in self.tools.tools)}]")
         return f"gen({', '.join(said)})"
+
+
+@dataclass(frozen=True)
+class Answered(Expr):
+    """An answer with calls that a branch was given, when the branch is appended to another state."""
+
+    text: str
+    read: AnswerRead
+
+    def __str__(self) -> str:
+        return f"answer {self.text!r}"
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from .progress import progress
 from .run import Run, RunOptions
 from .sampling import ALIASES, FIELDS, sampling_fields
 from .state import ProgramState
+from .tools import tool_of
 from .trace import Plan, trace
 from .variables import Fault
 
@@ -235,17 +236,21 @@ class Program:
 
 
 def run_options(said: Mapping[str, Any]) -> RunOptions:
-    """What a run says for all its calls. tools: JSON texts, or objects that become such. Raises InvalidRequest."""
+    """What a run says for all its calls. tools: JSON texts, objects that become such, functions. Raises InvalidRequest."""
     tools = said.get("tools") or ()
     return RunOptions(
         sampling=sampling_fields({name: value for name, value in said.items() if name in SAMPLING_NAMES}),
         logprobs=Logprobs(**{name: value for name, value in said.items() if name in LOGPROB_NAMES}),
         template_kwargs=dict(said.get("template_kwargs") or {}),
-        tools=tuple(tool if isinstance(tool, str) else json.dumps(tool) for tool in tools),
+        tools=tuple(tool if isinstance(tool, str) else _definition(tool) for tool in tools),
         priority=said.get("priority") or 0,
         deadline_s=said.get("deadline_s"),
         tenant=said.get("tenant") or "",
     )
+
+
+def _definition(tool: Any) -> str:
+    return tool_of(tool).definition if callable(tool) else json.dumps(tool)
 
 
 async def _settled(run: Run) -> BaseException | None:

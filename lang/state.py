@@ -33,6 +33,7 @@ from .nodes import (
     leaves,
     role_after,
 )
+from .tools import Call
 from .variables import Fault, TextLog, Variable
 
 
@@ -97,14 +98,14 @@ class ProgramState:
             conversation = conversation or role is not None
         self._role, self._in_conversation = role, conversation
 
-    def _turn(self, role: str, expr: object | None) -> Any:
+    def _turn(self, role: str, expr: object | None, call_id: str | None = None) -> Any:
         if expr is not None:
-            self.__iadd__(Concat((RoleBegin(role), *leaves(as_expr(expr)), RoleEnd(role))))
+            self.__iadd__(Concat((RoleBegin(role, call_id), *leaves(as_expr(expr)), RoleEnd(role))))
             return Concat()  # so that `s += s.user(...)` appends nothing twice
 
         @contextmanager
         def turn() -> Iterator[None]:
-            self.__iadd__(RoleBegin(role))
+            self.__iadd__(RoleBegin(role, call_id))
             try:
                 yield
             finally:
@@ -124,9 +125,9 @@ class ProgramState:
         """An assistant turn, as `system`."""
         return self._turn("assistant", expr)
 
-    def tool(self, expr: object | None = None) -> Any:
-        """A turn with a tool's answer, as `system`. Needs a chat template that knows the role."""
-        return self._turn("tool", expr)
+    def tool(self, expr: object | None = None, call: Call | str | None = None) -> Any:
+        """A turn with a tool's answer, as `system`. call: what it answers, or its id. Needs a template that knows the role."""
+        return self._turn("tool", expr, call.id if isinstance(call, Call) else call)
 
     def system_begin(self) -> None:
         """Open a system turn."""
@@ -228,7 +229,7 @@ class ProgramState:
         self.sync()
         return self._executor.log.text()
 
-    def messages(self) -> list[dict[str, str]]:
+    def messages(self) -> list[dict[str, Any]]:
         """The conversation so far as OpenAI's messages, waited for."""
         self.sync()
         return self._executor.transcript.messages()

@@ -63,7 +63,7 @@ class Tracer:
             if isinstance(leaf, Constant):
                 transcript.text(readable(leaf.text))
             elif isinstance(leaf, RoleBegin):
-                transcript.begin(leaf.role)
+                transcript.begin(leaf.role, leaf.call_id)
             elif isinstance(leaf, RoleEnd):
                 transcript.end()
             elif isinstance(leaf, (Gen, Select)):

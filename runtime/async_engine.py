@@ -17,28 +17,31 @@ import msgspec
 import numpy as np
 
 from ..constrained.compiler import GrammarCompiler
+from ..constrained.store import not_enforced
 from .bundled import MODEL_DIR
 from .choosing import KEEP
 from .config import EngineOptions, validate
 from .drawing import check_logprobs, resolve_drawing
-from .errors import EngineError, InvalidRequest, Overloaded, RamifyError, from_code
+from .errors import ConstraintError, EngineError, InvalidRequest, Overloaded, RamifyError, from_code
 from .grammar import vocabulary_of
 from .models.check import check_checkpoint
 from .models.checkpoint import resolve_checkpoint
 from .models.config import check_tokenizer
 from .protocol import (
     ChoiceScore,
-    Delta,
     Event,
     Failure,
     Finished,
     GenerateRequest,
+    NotEnforced,
     Scored,
     ScoreRequest,
     Usage,
     pack_ids,
 )
 from .pulse import Pulse
+from .reading import formats_of, reading
+from .server.formats.detect import Formats
 from .streams import Asked, Pending, Stream
 from .text.chat import end_token_ids
 from .text.segments import encode_choices, encode_prompt
@@ -80,13 +83,15 @@ class Link(Protocol):
 class AsyncEngine:
     """Generate and score on one model. Made by `start`; `close` it, or use `async with`.
 
-    info: what was loaded and chosen. tokenizer, template: the text room's, read only. restarts: engine processes that were
+    info: what was loaded and chosen. tokenizer, template: the text room's, read only. formats: how the model writes calls and
+    reasoning. restarts: engine processes that were
     lost and replaced. given_up: set when the engine cannot start (again): nothing will be answered any more.
     """
 
     info: EngineInfo
     tokenizer: Tokenizer
     template: ChatTemplate
+    formats: Formats
 
     def __init__(self, options: EngineOptions, on_progress: OnProgress | None):
         self.options = options
@@ -135,6 +140,9 @@ class AsyncEngine:
         except BaseException:
             await engine.close()
             raise
+        engine.formats = formats_of(
+            engine.template, engine.tokenizer, calls=options.tool_call_parser, reasoning=options.reasoning_parser
+        )
         engine._eos = tuple(sorted(end_token_ids(engine.tokenizer, engine.template)))
         engine._compiler = engine._make_compiler(folder)
         return engine
@@ -177,7 +185,8 @@ class AsyncEngine:
         check_logprobs(request.logprobs, self.info.vocab_size)
         encoded = await self._off_loop(request.prompt, encode_prompt, request.prompt)
         started = time.monotonic()
-        grammar = None if request.constraint is None else await self._compile(request.constraint)
+        read = reading(request, self.formats, self.tokenizer, encoded.ids)
+        grammar = None if read.constraint is None else await self._compile(read.constraint, optional=read.is_optional)
         asked = Asked(
             stop=sampling.stop,
             stop_regex=sampling.stop_regex,
@@ -186,6 +195,7 @@ class AsyncEngine:
             drop_space=encoded.drop_space,
             continuation=encoded.reason,
             grammar_s=time.monotonic() - started if grammar is not None else 0.0,
+            not_enforced=tuple(NotEnforced(*one) for one in not_enforced(grammar)) if grammar is not None else (),
         )
         message = Submit(
             key=next(self._keys),
@@ -198,7 +208,8 @@ class AsyncEngine:
             deadline_s=request.deadline_s,
             program=request.hint.program,
         )
-        streams = {i: Stream(i, self.tokenizer, asked) for i in range(drawing.n)}
+        readers = [None if read.reader is None else read.reader() for _ in range(drawing.n)]
+        streams = {i: Stream(i, self.tokenizer, asked, reader, read.marks) for i, reader in enumerate(readers)}
         pending = Pending(message, asked, streams, open=drawing.n, interval=interval)
         self._take(pending, request.rid)
         try:
@@ -333,10 +344,16 @@ class AsyncEngine:
             return await asyncio.to_thread(encode, *call, vocab_size=self.info.vocab_size)
         return encode(*call, vocab_size=self.info.vocab_size)
 
-    async def _compile(self, constraint: Any) -> bytes:
-        if self._compiler is None:
-            raise self._no_grammar
-        return await self._compiler.compile(constraint)
+    async def _compile(self, constraint: Any, *, optional: bool) -> bytes | None:
+        """optional: where it cannot be compiled the answer does without; nothing was promised."""
+        try:
+            if self._compiler is None:
+                raise self._no_grammar
+            return await self._compiler.compile(constraint)
+        except (ConstraintError, InvalidRequest):
+            if not optional:
+                raise
+            return None
 
     def _take(self, pending: Pending, rid: str) -> None:
         if len(self._pending) >= self.options.queue + self.info.max_running:
@@ -427,8 +444,8 @@ class AsyncEngine:
         except Exception as error:
             self._mistake(message.key, error)
             return
-        if rest:
-            pending.put(Delta(message.index, rest, b""))
+        if rest is not None:
+            pending.put(rest)
         pending.open -= 1
         pending.put(finished)
 

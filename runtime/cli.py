@@ -11,7 +11,15 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
-from .config import KV_DTYPES, POLICIES, QUANTIZATIONS, SCHEDULES, EngineOptions
+from .config import (
+    KV_DTYPES,
+    POLICIES,
+    QUANTIZATIONS,
+    REASONING_PARSERS,
+    SCHEDULES,
+    TOOL_CALL_PARSERS,
+    EngineOptions,
+)
 from .errors import RamifyError
 from .protocol import SamplingParams
 from .server.flags import add_server_flags
@@ -37,6 +45,8 @@ ENGINE_FLAGS: dict[str, tuple[str | Sequence[str] | None, str]] = {
     "depth": ("N", "steps in flight, 1 or 2 (default: 1 on a CPU, 2 on a GPU)"),
     "jump_forward": (None, "compute tokens that a constraint forces one by one; the output is the same"),
     "tree_attention": (None, "read K and V again for every row that shares them; the results are the same, to the bit"),
+    "tool_call_parser": (TOOL_CALL_PARSERS, "how the model writes function calls (default: auto, its chat template tells)"),
+    "reasoning_parser": (REASONING_PARSERS, "whether <think>...</think> is told apart (default: auto, if its template has it)"),
 }
 
 

@@ -17,6 +17,8 @@ COMPILING = "compiling the CPU kernels, once"
 """The phase of a start that may take half a minute."""
 POLICIES = ("lru", "lfu", "fifo")
 SCHEDULES = ("prefix", "fcfs", "priority")
+TOOL_CALL_PARSERS = ("auto", "none", "hermes", "llama3_json", "mistral", "mistral_args", "pythonic")
+REASONING_PARSERS = ("auto", "none")
 QUANTIZATIONS = ("int8", "int4")
 KV_DTYPES = ("auto", "int8")
 SCALE_BYTES = 2
@@ -34,7 +36,9 @@ class EngineOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     threads: of torch. page_size: tokens a page. eviction: lru | lfu | fifo. schedule: prefix | fcfs | priority.
     generation_defaults: take sampling defaults from generation_config.json. queue: requests that may wait.
     depth: steps in flight (1 on the CPU, 2 on CUDA). jump_forward: tokens that a constraint forces are computed together; what is
-    generated is the same without it. tree_attention: K and V that rows share are read once for all of them.
+    generated is the same without it. tree_attention: K and V that rows share are read once for all of them. tool_call_parser:
+    the form of the model's function calls (a name of server/formats/detect.py, or none), reasoning_parser: auto | none; by
+    default the chat template tells.
     """
 
     model: str | None = None
@@ -56,6 +60,8 @@ class EngineOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     depth: int | None = None
     jump_forward: bool = True
     tree_attention: bool = True
+    tool_call_parser: str = "auto"
+    reasoning_parser: str = "auto"
 
 
 class Hardware(msgspec.Struct, frozen=True):
@@ -131,6 +137,10 @@ def validate(said: EngineOptions) -> None:
         raise InvalidRequest(f"eviction {said.eviction!r} is not known. Use one of {', '.join(POLICIES)}.", param="eviction")
     if said.schedule not in SCHEDULES:
         raise InvalidRequest(f"schedule {said.schedule!r} is not known. Use one of {', '.join(SCHEDULES)}.", param="schedule")
+    for name, known in (("tool_call_parser", TOOL_CALL_PARSERS), ("reasoning_parser", REASONING_PARSERS)):
+        if getattr(said, name) not in known:
+            text = f"{name} {getattr(said, name)!r} is not known. Use one of {', '.join(known)}."
+            raise InvalidRequest(text, param=name)
     if said.quantization not in (None, *QUANTIZATIONS):
         known = ", ".join(QUANTIZATIONS)
         raise InvalidRequest(f"quantization {said.quantization!r} is not known. Use one of {known}.", param="quantization")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from .protocol import Finished, TokenLogprob
 
 TokenText = Callable[[int], str | None]
@@ -36,6 +38,8 @@ def meta_info(finished: Finished, rid: str, latency_s: float, texts: TokenText |
         "mask_time": timings.mask_s,
         "seed": finished.seed,
     }
+    if finished.not_enforced:
+        meta["not_enforced"] = msgspec.to_builtins(finished.not_enforced)
     for side, entries in (("input", finished.prompt_logprobs), ("output", finished.logprobs)):
         if entries:
             meta[f"{side}_token_logprobs"] = [_token(entry, texts) for entry in entries]

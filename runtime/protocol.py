@@ -134,6 +134,20 @@ class LogprobParams(msgspec.Struct, frozen=True, omit_defaults=True):
     token_ids: tuple[int, ...] = ()
 
 
+class AnswerParams(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How an answer in a conversation is written and read, in the model's own formats.
+
+    tools: "none": calls are not looked for. "auto": the model may call the conversation's tools. "required": it must, and says
+    nothing else. names: the tools that it may call (empty: all). parallel: several calls in one answer are allowed.
+    reasoning: what the model writes before its answer is told apart; a constraint is for what follows.
+    """
+
+    tools: str = "none"
+    names: tuple[str, ...] = ()
+    parallel: bool = True
+    reasoning: bool = False
+
+
 class ProgramHint(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a program knows of its own future; rides on every request that it makes. deadline_s: seconds from submission."""
 
@@ -148,7 +162,8 @@ class ProgramHint(msgspec.Struct, frozen=True, omit_defaults=True):
 
 class GenerateRequest(msgspec.Struct, frozen=True, tag="generate"):
     """One prompt, n continuations. priority: higher runs first. deadline_s: seconds from submission, queue included.
-    tenant: requests share cache only within the same tenant. rid: the caller's label, for its own use."""
+    tenant: requests share cache only within the same tenant. rid: the caller's label, for its own use.
+    answer: how the answer of a conversation is read; None: as a text."""
 
     prompt: Prompt
     sampling: SamplingParams = SamplingParams()
@@ -159,6 +174,7 @@ class GenerateRequest(msgspec.Struct, frozen=True, tag="generate"):
     deadline_s: float | None = None
     tenant: str = ""
     rid: str = ""
+    answer: AnswerParams | None = None
 
 
 class ScoreRequest(msgspec.Struct, frozen=True, tag="score"):
@@ -238,13 +254,49 @@ class CacheReport(msgspec.Struct, frozen=True):
     continuation: str = ""
 
 
+class CallDelta(msgspec.Struct, frozen=True, omit_defaults=True):
+    """New of one call. index: which call of the answer. id, name: in its first piece. arguments: more of their JSON text."""
+
+    index: int
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+
+
+class AnswerDelta(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a piece of text means, where an answer is read (`GenerateRequest.answer`)."""
+
+    content: str = ""
+    reasoning: str = ""
+    calls: tuple[CallDelta, ...] = ()
+
+
+class AnswerRead(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A whole answer. reasoning_tokens: how many tokens the reasoning took."""
+
+    content: str = ""
+    reasoning: str = ""
+    calls: tuple[ToolCall, ...] = ()
+    reasoning_tokens: int = 0
+
+
 class Delta(msgspec.Struct, frozen=True, tag="delta"):
-    """New output of one sequence. index: which of the n. text may be empty while a character or stop string is undecided."""
+    """New output of one sequence. index: which of the n. text may be empty while a character or stop string is undecided.
+    answer: what it means, None where the answer is a text."""
 
     index: int
     text: str
     ids: bytes
     logprobs: tuple[TokenLogprob, ...] = ()
+    answer: AnswerDelta | None = None
+
+
+class NotEnforced(msgspec.Struct, frozen=True):
+    """A keyword of a schema, at a JSON pointer, that the grammar does not enforce, and why."""
+
+    keyword: str
+    pointer: str
+    why: str
 
 
 class Finished(msgspec.Struct, frozen=True, tag="finished"):
@@ -252,6 +304,7 @@ class Finished(msgspec.Struct, frozen=True, tag="finished"):
 
     held: ids that the next call of the same program may continue from: prompt ids and those output ids whose text is kept.
     tail: text that is part of `text` but not spelled by `held` (a stop string that began inside a token), usually empty.
+    answer: what the text means, None where it is a text. not_enforced: of a schema for which best effort was asked.
     """
 
     index: int
@@ -267,6 +320,8 @@ class Finished(msgspec.Struct, frozen=True, tag="finished"):
     seed: int = 0
     logprobs: tuple[TokenLogprob, ...] = ()
     prompt_logprobs: tuple[TokenLogprob, ...] = ()
+    answer: AnswerRead | None = None
+    not_enforced: tuple[NotEnforced, ...] = ()
 
 
 class ChoiceScore(msgspec.Struct, frozen=True):

@@ -8,12 +8,29 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
 from .errors import RamifyError
-from .protocol import CacheReport, Delta, Event, Finish, Finished, Timings, TokenLogprob, Usage, pack_ids
+from .protocol import (
+    AnswerDelta,
+    AnswerRead,
+    CacheReport,
+    Delta,
+    Event,
+    Finish,
+    Finished,
+    NotEnforced,
+    Timings,
+    TokenLogprob,
+    ToolCall,
+    Usage,
+    pack_ids,
+)
+from .server.formats.reader import Pieces
+from .server.formats.reasoning import AnswerReader, joined_calls
 from .text.detokenizer import Detokenizer
 from .text.stops import Match, StopWatcher
 from .text.tokenizer import Tokenizer
@@ -34,19 +51,33 @@ class Asked:
     drop_space: bool = False
     continuation: str = ""
     grammar_s: float = 0.0
+    not_enforced: tuple[NotEnforced, ...] = ()
 
 
 class Stream:
-    """One sample of a request: ids in, text out."""
+    """One sample of a request: ids in, text out, and what the text means where somebody reads it."""
 
-    def __init__(self, index: int, tokenizer: Tokenizer, asked: Asked):
+    def __init__(
+        self,
+        index: int,
+        tokenizer: Tokenizer,
+        asked: Asked,
+        reader: AnswerReader | None = None,
+        marks: Mapping[int, str] | None = None,
+    ):
+        """reader: of this sample. marks: control tokens that it must see, id -> text."""
         self.index = index
         self.ids: list[int] = []
         self.logprobs: list[TokenLogprob] = []
         self.stopped: Match | None = None
         self.ended = False
         self._tokenizer = tokenizer
-        self._detokenizer = Detokenizer(tokenizer, skip_special=asked.skip_special, drop_space=asked.drop_space)
+        self._reader, self._marks = reader, marks or {}
+        self._read = Pieces()
+        self._reasoning_tokens = 0
+        self._detokenizer = Detokenizer(
+            tokenizer, skip_special=asked.skip_special, drop_space=asked.drop_space, spoken=self._marks
+        )
         watches = asked.stop or asked.stop_regex
         self._stops = StopWatcher(asked.stop, asked.stop_regex, keep_stop=asked.no_stop_trim) if watches else None
         self._pieces: list[str] = []
@@ -61,16 +92,47 @@ class Stream:
             logprobs = (named_logprob(drawn, self._tokenizer),)
             self.logprobs.extend(logprobs)
         text = self._detokenizer.push((token,))
+        if self._reader is not None:
+            self._reasoning_tokens += self._reader.is_reasoning
+            if token in self._marks:
+                end = self._detokenizer.length
+                self._reader.control(end - len(self._marks[token]), end)
         if self._stops is not None:
             text, self.stopped = self._stops.push(text)
         self._pieces.append(text)
-        return Delta(self.index, text, pack_ids((token,)), logprobs)
+        return Delta(self.index, text, pack_ids((token,)), logprobs, self._meaning(text))
 
-    def close(self, num_output: int) -> str:
-        """The engine says that `num_output` tokens count. Returns text that was held back. Changes state."""
+    def close(self, num_output: int) -> Delta | None:
+        """The engine says that `num_output` tokens count. Returns what was held back, if anything. Changes state."""
         self.ended = True
-        if self.stopped is not None:
-            return ""
+        text = self._rest(num_output) if self.stopped is None else ""
+        answer = self._meaning(text, is_last=True)
+        if not text and (answer is None or answer == AnswerDelta()):
+            return None
+        return Delta(self.index, text, b"", answer=answer)
+
+    def _meaning(self, text: str, *, is_last: bool = False) -> AnswerDelta | None:
+        """What `text` adds to the answer, None where nobody reads it."""
+        if self._reader is None:
+            return None
+        content, reasoning, calls = [], [], []
+        for pieces in (self._reader.push(text), *((self._reader.flush(),) if is_last else ())):
+            content += pieces.content
+            reasoning += pieces.reasoning
+            calls += pieces.calls
+        self._read.content += content
+        self._read.reasoning += reasoning
+        self._read.calls += calls
+        return AnswerDelta("".join(content), "".join(reasoning), tuple(calls))
+
+    def _answer(self) -> AnswerRead | None:
+        """The whole answer, None where nobody reads it."""
+        if self._reader is None:
+            return None
+        calls = tuple(ToolCall(call.name, call.arguments, call.id) for call in joined_calls(self._read.calls))
+        return AnswerRead("".join(self._read.content), "".join(self._read.reasoning), calls, self._reasoning_tokens)
+
+    def _rest(self, num_output: int) -> str:
         del self.ids[num_output:]
         del self.logprobs[num_output:]
         text = self._detokenizer.flush()
@@ -104,6 +166,8 @@ class Stream:
             seed=seed,
             logprobs=tuple(self.logprobs),
             prompt_logprobs=tuple(named_logprob(v, self._tokenizer) for v in end.prompt_logprobs),
+            answer=self._answer(),
+            not_enforced=asked.not_enforced,
         )
 
 
@@ -114,7 +178,9 @@ def named_logprob(drawn: DrawnLogprob, tokenizer: Tokenizer) -> TokenLogprob:
 
 def joined(one: Delta, next_: Delta) -> Delta:
     """Two deltas of a sample, one after the other, as one. Pure."""
-    return Delta(one.index, one.text + next_.text, one.ids + next_.ids, one.logprobs + next_.logprobs)
+    a, b = one.answer, next_.answer
+    answer = AnswerDelta(a.content + b.content, a.reasoning + b.reasoning, a.calls + b.calls) if a and b else a or b
+    return Delta(one.index, one.text + next_.text, one.ids + next_.ids, one.logprobs + next_.logprobs, answer)
 
 
 @dataclass(eq=False, slots=True)

@@ -14,6 +14,7 @@ from .formats import Format
 from .interface import Rows
 from .product import QuantizedProduct
 from .rows import check_ids
+from .slabs import Slabs
 
 LEVELS = ("baseline", "AVX2", "AVX512", "AVX512-VNNI")
 """By the number that the C++ knows them by."""
@@ -27,13 +28,17 @@ class QuantizedLinear:
     blocks: the weight and its scales, uint8 [bytes], as `linear.h` describes them.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, form: Format, level: int | None = None):
-        """weight: fp32 or bf16 [out_features, in_features]; not kept. level: one that this CPU has, by default the best."""
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None, form: Format, level: int | None = None, *, pages: Slabs | None = None
+    ):
+        """weight: fp32 or bf16 [out_features, in_features]; not kept. level: one that this CPU has, by default the best.
+        pages: where the blocks lie, None: in memory of their own."""
         self.out_features, self.in_features = weight.shape
         self.form = form
         self.bias = bias
         self.level = torch.ops.ramify.linear_best_level() if level is None else level
-        self.blocks = torch.empty(packed_bytes(self.out_features, self.in_features, form), dtype=torch.uint8)
+        size = packed_bytes(self.out_features, self.in_features, form)
+        self.blocks = pages.empty(size // 4).view(torch.uint8) if pages else torch.empty(size, dtype=torch.uint8)
         self._dtype = weight.dtype
         self._multiply = torch.ops.ramify.linear_quantized.default
         torch.ops.ramify.linear_quantize(weight.contiguous(), form.bits, form.group, self.level, self.blocks)

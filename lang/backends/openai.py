@@ -86,12 +86,12 @@ class OpenAI:
         """One streamed call."""
         chat = chat_of(request.prompt)
         path = "/completions" if chat is None else "/chat/completions"
-        body = {"model": await self._model_name(), **prompt_fields(request.prompt, self._dialect)}
+        body = {"model": await self._model_name(), **prompt_fields(request.prompt, self._dialect, request.answer)}
         body |= sampling_fields(request.sampling, self._dialect, chat=chat is not None)
         body |= constraint_fields(request.constraint, self._dialect, chat=chat is not None)
         body |= logprob_fields(request, chat=chat is not None)
         body |= {"stream": True, "stream_options": {"include_usage": True}, **self._extra}
-        answers = [Answer(index) for index in range(request.sampling.n)]
+        answers = [Answer(index, is_read=request.answer is not None) for index in range(request.sampling.n)]
         usage: Mapping[str, Any] = {}
         async with aclosing(self._http.events(path, body)) as events:  # type: ignore[type-var]
             async for event in events:

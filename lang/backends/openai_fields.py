@@ -12,6 +12,8 @@ from typing import Any
 from ...constrained.spec import Choice, Constraint, Ebnf, JsonObject, JsonSchema, Regex
 from ...runtime.errors import EngineError, InvalidRequest
 from ...runtime.protocol import (
+    AnswerParams,
+    AnswerRead,
     CacheReport,
     Chat,
     Delta,
@@ -23,8 +25,10 @@ from ...runtime.protocol import (
     Text,
     Timings,
     TokenLogprob,
+    ToolCall,
     Usage,
 )
+from ..chat import message_fields
 
 # Sampling fields as every server has them, and those that only servers of the other dialects have.
 COMMON = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "seed")
@@ -74,20 +78,11 @@ def raw_text(prompt: Prompt) -> str:
 
 def chat_messages(chat: Chat) -> list[dict[str, Any]]:
     """OpenAI's messages."""
-    messages = []
-    for turn in chat.messages:
-        message: dict[str, Any] = {"role": turn.role, "content": turn.content, **turn.extra}
-        if turn.tool_calls:
-            functions = [(call.id, {"name": call.name, "arguments": call.arguments}) for call in turn.tool_calls]
-            message["tool_calls"] = [{"id": id_, "type": "function", "function": function} for id_, function in functions]
-        if turn.tool_call_id is not None:
-            message["tool_call_id"] = turn.tool_call_id
-        messages.append(message)
-    return messages
+    return [message_fields(turn) for turn in chat.messages]
 
 
-def prompt_fields(prompt: Prompt, dialect: str) -> dict[str, Any]:
-    """`prompt`, or `messages` and what belongs to them."""
+def prompt_fields(prompt: Prompt, dialect: str, said: AnswerParams | None = None) -> dict[str, Any]:
+    """`prompt`, or `messages` and what belongs to them. said: whether functions are to be called."""
     chat = chat_of(prompt)
     if chat is None:
         return {"prompt": raw_text(prompt)}
@@ -101,13 +96,36 @@ def prompt_fields(prompt: Prompt, dialect: str) -> dict[str, Any]:
         if dialect == "vllm":
             fields["add_generation_prompt"] = False  # its default is True, and it refuses both together
     if chat.tools:
-        fields["tools"] = [json.loads(tool) for tool in chat.tools]
-        fields["tool_choice"] = "none"  # calls come as text: the program reads them itself
+        fields["tools"] = [_definition(json.loads(tool), dialect) for tool in chat.tools]
+        fields |= _tool_choice(said)
     if chat.template_kwargs:
         if dialect == "openai":
             raise InvalidRequest("template_kwargs need a server that renders chat templates.", param="template_kwargs")
         fields["chat_template_kwargs"] = dict(chat.template_kwargs)
     return fields
+
+
+def _definition(tool: dict[str, Any], dialect: str) -> dict[str, Any]:
+    """A tool as the server takes it: OpenAI's own wants each property of a strict schema to be required."""
+    function = tool.get("function", tool)
+    parameters = function.get("parameters") or {}
+    optional = set(parameters.get("properties") or ()) - set(parameters.get("required") or ())
+    if dialect == "openai" and function.get("strict") and optional:
+        return {**tool, "function": {**function, "strict": False}}
+    return tool
+
+
+def _tool_choice(said: AnswerParams | None) -> dict[str, Any]:
+    """What the server is told about calls. Without `said` they come as text, and the program reads them itself."""
+    if said is None or said.tools == "none":
+        return {"tool_choice": "none"}
+    parallel = {} if said.parallel else {"parallel_tool_calls": False}
+    functions = [{"type": "function", "function": {"name": name}} for name in said.names]
+    if said.tools == "required" and len(functions) == 1:
+        return {"tool_choice": functions[0]}
+    if functions:
+        return {"tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": said.tools, "tools": functions}}, **parallel}
+    return {"tool_choice": said.tools, **parallel}
 
 
 def sampling_fields(sampling: SamplingParams, dialect: str, *, chat: bool) -> dict[str, Any]:
@@ -144,7 +162,7 @@ def constraint_fields(constraint: Constraint | None, dialect: str, *, chat: bool
     if isinstance(constraint, JsonObject):
         return {"response_format": {"type": "json_object"}}
     if isinstance(constraint, JsonSchema) and (chat or dialect != "openai"):
-        described = {"name": "output", "schema": json.loads(constraint.schema), "strict": True}
+        described = {"name": "output", "schema": json.loads(constraint.schema), "strict": constraint.strict}
         return {"response_format": {"type": "json_schema", "json_schema": described}}
     if dialect == "vllm":
         return {"structured_outputs": _vllm(constraint)}
@@ -194,10 +212,13 @@ def usage_of(usage: Mapping[str, Any]) -> Usage:
 
 
 class Answer:
-    """One of n texts as it arrives."""
+    """One of n texts as it arrives. is_read: with the functions that are called in it."""
 
-    def __init__(self, index: int):
+    def __init__(self, index: int, *, is_read: bool = False):
         self.index = index
+        self.reasoning = ""
+        self._is_read = is_read
+        self._calls: dict[int, dict[str, str]] = {}
         self.text = ""
         self.reason: str | None = None
         self.matched: str | int | None = None
@@ -210,6 +231,13 @@ class Answer:
         new = tuple(_logprobs(choice.get("logprobs"), words))
         self.text += text
         self.logprobs += new
+        self.reasoning += part.get("reasoning_content") or part.get("reasoning") or ""
+        for number, piece in enumerate(part.get("tool_calls") or ()):
+            call = self._calls.setdefault(int(piece.get("index", number)), {"id": "", "name": "", "arguments": ""})
+            function = piece.get("function") or {}
+            call["id"] = piece.get("id") or call["id"]
+            call["name"] = function.get("name") or call["name"]
+            call["arguments"] += function.get("arguments") or ""
         self.reason = choice.get("finish_reason") or self.reason
         self.matched = choice.get("matched_stop", choice.get("stop_reason")) or self.matched
         return Delta(self.index, text, b"", new) if text else None
@@ -232,7 +260,12 @@ class Answer:
             cache=CacheReport(matched=usage_of(usage).cached),
             seed=seed,
             logprobs=tuple(self.logprobs),
+            answer=self._read() if self._is_read else None,
         )
+
+    def _read(self) -> AnswerRead:
+        calls = [ToolCall(call["name"], call["arguments"], call["id"]) for _, call in sorted(self._calls.items())]
+        return AnswerRead(self.text, self.reasoning, tuple(calls))
 
 
 def _logprobs(logprobs: Any, words: Words) -> list[TokenLogprob]:

@@ -15,6 +15,7 @@ from typing import Any
 from ...constrained.spec import Choice, Constraint, Regex
 from ...runtime.errors import EngineError
 from ...runtime.protocol import (
+    AnswerRead,
     CacheReport,
     Chat,
     ChoiceScore,
@@ -31,6 +32,7 @@ from ...runtime.protocol import (
     Timings,
     TokenLogprob,
     Tokens,
+    ToolCall,
     Usage,
     pack_ids,
     unpack_ids,
@@ -51,10 +53,15 @@ def text_of(ids: bytes) -> str:
 
 def render_chat(chat: Chat) -> str:
     """The conversation in this backend's template."""
-    text = "".join(f"<|{turn.role}|>{turn.content}<|end|>" for turn in chat.messages)
+    text = "".join(f"<|{turn.role}|>{with_calls(turn.content, turn.tool_calls)}<|end|>" for turn in chat.messages)
     if chat.continue_final:
         return text.removesuffix("<|end|>")
     return text + ("<|assistant|>" if chat.generation_prompt else "")
+
+
+def with_calls(content: str, calls: Sequence[ToolCall]) -> str:
+    """Words and calls in this backend's form."""
+    return content + "".join(f"<|call|>{call.name}({call.arguments})" for call in calls)
 
 
 def render(prompt: Prompt) -> str:
@@ -71,8 +78,8 @@ def render(prompt: Prompt) -> str:
 
 
 class Scripted:
-    """Answers `script(prompt)`: a string, a list of strings (one for each of n), or an awaitable of either; a script may
-    also be a list of answers, given out in order. What a script raises is the call's error.
+    """Answers `script(prompt)`: a string, an AnswerRead (words and calls), a list of them (one for each of n), or an
+    awaitable of either; a script may also be a list of answers, given out in order. What a script raises is the call's error.
 
     requests: everything that was asked, in order. prompts: the same as text.
     """
@@ -87,7 +94,7 @@ class Scripted:
         self.prompts: list[str] = []
         self.flushed = 0
 
-    async def _answer(self, prompt: str, n: int) -> list[str]:
+    async def _answer(self, prompt: str, n: int) -> list[Any]:
         answer = self._script(prompt)
         if inspect.isawaitable(answer):
             answer = await answer
@@ -112,7 +119,8 @@ class Scripted:
         answers = [""] if sampling.max_new_tokens == 0 else await self._answer(prompt, sampling.n)
         usage, report = self._report(request.prompt, prompt)
         for index, answer in enumerate(answers[: sampling.n]):
-            text, finish = ended(answer, sampling)
+            read = answer if isinstance(answer, AnswerRead) else None
+            text, finish = ended(answer if read is None else with_calls(read.content, read.calls), sampling)
             shown = text if request.logprobs.output else ""
             _check(text, request.constraint)
             for piece in re.findall(r"\s*\S+\s*$|\s*\S+|\s+", text) if self._words else [text]:
@@ -132,6 +140,7 @@ class Scripted:
                 cache=report,
                 seed=sampling.seed or 0,
                 logprobs=tuple(_logprob(character, request.logprobs.top) for character in shown),
+                answer=None if request.answer is None else read or AnswerRead(text),
             )
 
     async def score(self, request: ScoreRequest) -> Scored:

@@ -1,52 +1,30 @@
 """A tool: the model asks for a calculation, the program does it, and the model answers with the result."""
 
-import json
-
 import ramify as sgl
 
-ADD = {
-    "type": "function",
-    "function": {
-        "name": "add",
-        "description": "Adds two numbers.",
-        "parameters": {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}}},
-    },
-}
 
-
-def read_call(text):
-    """The call in an answer, as (name, arguments), or None."""
-    inside = text.partition("<tool_call>")[2].partition("</tool_call>")[0]
-    try:
-        call = json.loads(inside)
-        return call["name"], call["arguments"]
-    except (ValueError, KeyError, TypeError):
-        return None
+def add(a: int, b: int) -> int:
+    """Adds two numbers."""
+    return a + b
 
 
 @sgl.function
 def calculate(s, question):
     s += sgl.user(question)
-    s += sgl.assistant(sgl.gen("call", max_tokens=64, temperature=0))
-    call = read_call(s["call"])
-    if call is None:
-        return None
-    name, arguments = call
-    result = sum(value for value in arguments.values() if isinstance(value, (int, float)))
-    s += sgl.tool(str(result))
-    s += sgl.assistant(sgl.gen("answer", max_tokens=32, temperature=0))
-    return f"{name}({', '.join(f'{key}={value}' for key, value in arguments.items())}) = {result}"
+    return sgl.run_tools(s, [add], name="answer", max_tokens=64, temperature=0, parallel_tool_calls=False)
 
 
 def main(backend):
     """Ask for two sums."""
     for question in ("What is 27 plus 58?", "Add 64 and 19."):
-        state = calculate.run(question, tools=[ADD], backend=backend)
+        state = calculate.run(question, backend=backend)
         print(question)
-        if state.ret_value is None:
-            print(f"  The model made no call: {state['call']}")
-        else:
-            print(f"  {state.ret_value}\n  {state['answer']}")
+        for message in state.messages():
+            for call in message.get("tool_calls", ()):
+                print(f"  calls {call['function']['name']} with {call['function']['arguments']}")
+            if message["role"] == "tool":
+                print(f"  result {message['content']}")
+        print(f"  {state.ret_value}")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import msgspec
 
 from ..protocol import Event, Scored
 
-FinishReason = Literal["stop", "length", "abort", "error"]
+FinishReason = Literal["stop", "length", "tool_calls", "abort", "error"]
 
 
 class PromptDetails(msgspec.Struct, kw_only=True):
@@ -21,7 +21,7 @@ class PromptDetails(msgspec.Struct, kw_only=True):
 
 
 class OutputDetails(msgspec.Struct, kw_only=True):
-    """reasoning_tokens: 0; reasoning is not told apart yet."""
+    """reasoning_tokens: how many of them were reasoning, where it is told apart."""
 
     reasoning_tokens: int
 
@@ -57,12 +57,29 @@ class ChatLogprobs(msgspec.Struct, kw_only=True):
     refusal: None
 
 
+class CalledFunction(msgspec.Struct, kw_only=True):
+    """arguments: a JSON text."""
+
+    name: str
+    arguments: str
+
+
+class AssistantCall(msgspec.Struct, kw_only=True):
+    """A function that the model calls. id: to be sent back with its result."""
+
+    id: str
+    type: Literal["function"]
+    function: CalledFunction
+
+
 class AssistantMessage(msgspec.Struct, kw_only=True):
-    """The answer."""
+    """The answer. content: null where it is calls alone. reasoning_content: what the model thought before."""
 
     role: Literal["assistant"]
     content: str | None
     refusal: None
+    reasoning_content: str = ""
+    tool_calls: list[AssistantCall] = []
 
 
 class AnyChoice(msgspec.Struct, kw_only=True):
@@ -96,11 +113,29 @@ class ChatCompletion(msgspec.Struct, kw_only=True):
     usage: TokenUsage
 
 
+class FunctionPiece(msgspec.Struct, kw_only=True):
+    """name: in the first piece of a call. arguments: text to append."""
+
+    arguments: str
+    name: str = ""
+
+
+class CallPiece(msgspec.Struct, kw_only=True):
+    """What is new in call number `index`. id, type: in its first piece."""
+
+    index: int
+    function: FunctionPiece
+    id: str = ""
+    type: Literal["function"] = "function"
+
+
 class ChatDelta(msgspec.Struct, kw_only=True):
-    """role: in the first chunk of a choice. content: text to append."""
+    """role: in the first chunk of a choice. content, reasoning_content: text to append. tool_calls: pieces of calls."""
 
     role: Literal["assistant"] | None = None
     content: str | None = None
+    reasoning_content: str = ""
+    tool_calls: list[CallPiece] = []
 
 
 class ChatChunkChoice(AnyChoice, kw_only=True):

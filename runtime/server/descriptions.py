@@ -39,8 +39,10 @@ GROUPS: dict[str, dict[str, str]] = {
     },
     "Chat": {
         "tools": "Functions that the model may call, shown to it by its chat template.",
-        "tool_choice": "none or auto. Calls cannot be forced yet.",
-        "parallel_tool_calls": "Accepted; how many calls are made is the model's choice.",
+        "tool_choice": "none: calls are not looked for. auto: the model decides. required: it must call. A function, or "
+        "allowed_tools: only these. What is said here is enforced by a grammar.",
+        "parallel_tool_calls": "false: at most one call, enforced by a grammar.",
+        "separate_reasoning": "false: reasoning stays in the content, where the model has a channel for it.",
         "reasoning_effort": "Passed to the template as reasoning_effort, and as enable_thinking, which is false for none.",
         "continue_final_message": "Go on within the last message, where it ends, instead of beginning a new turn.",
         "add_generation_prompt": "End the prompt with the header of an assistant's turn. True unless said.",
@@ -76,6 +78,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "response_format": "OpenAI's: the answer is text, a JSON object, or JSON that is valid under a schema.",
         "regex": "The answer matches this pattern, from its first to its last character.",
         "ebnf": "The answer is derived from the rule root of this grammar.",
+        "json_whitespace": "any: JSON under a schema may be laid out with spaces and lines. Unless said it is compact.",
         "json_schema": "The answer is JSON that is valid under this schema, given as an object or as its text.",
         "structured_outputs": "vLLM's: one of json, regex, choice, grammar, json_object.",
         "guided_json": "vLLM's older name for json_schema.",
@@ -112,7 +115,6 @@ GROUPS: dict[str, dict[str, str]] = {
             "prediction",
             "web_search_options",
             "moderation",
-            "separate_reasoning",
             "stream_reasoning",
             "no_logs",
             "log_metrics",
@@ -123,7 +125,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "Accepted, so that clients need not be changed; nothing follows from it.",
     ),
     "Not built": dict.fromkeys(
-        (*REFUSED, *REFUSED_NATIVE, "structural_tag"),
+        (*REFUSED, *REFUSED_NATIVE),
         "Would change the answer and is not built: only values that ask for nothing are taken.",
     )
     | {
@@ -134,6 +136,11 @@ GROUPS: dict[str, dict[str, str]] = {
         "chat_template": "Not taken from requests: the model's own is used.",
     },
 }
+
+_TAGS = (
+    "Free text until a trigger, then a tag, then free text again: {structures: [{begin, schema, end}], triggers}, "
+    "or {format: ...}; an object, or its text."
+)
 
 # struct -> field -> what it means there alone; also for the structs within a body.
 OWN: dict[str, dict[str, str]] = {
@@ -146,7 +153,7 @@ OWN: dict[str, dict[str, str]] = {
         "behind ids is tokenised as their continuation, so ids of an earlier answer are never tokenised again.",
         "rid": "What POST /abort_request calls this request. Need not be unique.",
     },
-    "NativeSampling": {"temperature": "0 is greedy; any number from 0 on."},
+    "NativeSampling": {"temperature": "0 is greedy; any number from 0 on.", "structural_tag": _TAGS},
     "TokenizeBody": {
         "model": "Without effect: one model is served.",
         "prompt": "A text to tokenise. Give it, or messages.",
@@ -167,14 +174,26 @@ OWN: dict[str, dict[str, str]] = {
         "choice": "The answer is one of these texts.",
         "grammar": "A grammar with the rule root.",
         "json_object": "The answer is any JSON object.",
-        "structural_tag": "Not built.",
+        "structural_tag": _TAGS,
     },
-    "ResponseFormat": {"type": "What the answer is.", "json_schema": "For the type json_schema."},
+    "ResponseFormat": {
+        "type": "What the answer is.",
+        "json_schema": "For the type json_schema.",
+        "structures": "For the type structural_tag: what may follow the triggers.",
+        "triggers": "Texts after which one of the structures comes that begins with it.",
+        "format": "Or the later form: an object of type triggered_tags, tags_with_separator or tag.",
+    },
+    "Structure": {
+        "begin": "How the tag begins; with one of the triggers.",
+        "schema": "The JSON schema of what is in it. Without one: any JSON object.",
+        "end": "How it ends.",
+    },
     "SchemaFormat": {
         "name": "A name, which OpenAI's clients must give.",
         "schema": "The JSON schema. It is enforced exactly, or refused with the keyword that cannot be.",
         "description": "Accepted; the model does not see it.",
-        "strict": "Accepted; schemas are always enforced.",
+        "strict": "false: what cannot be enforced of the schema is left out, and each choice lists it in `not_enforced`. Unless "
+        "said the whole schema is enforced, or refused.",
     },
     "ChatMessage": {
         "role": "Who speaks. developer is system, function is tool.",
@@ -190,8 +209,8 @@ OWN: dict[str, dict[str, str]] = {
     "FunctionBody": {
         "name": "1 to 64 letters, digits, _ or -.",
         "description": "What it does, for the model.",
-        "parameters": "JSON schema of its arguments, for the model.",
-        "strict": "Accepted; nothing follows from it.",
+        "parameters": "JSON schema of its arguments, for the model. Calls obey it where a grammar for it is cheap.",
+        "strict": "true: calls always obey the schema, and a schema that cannot be enforced is refused.",
     },
     "ToolCallBody": {"id": "Its id.", "type": "Kind of the call.", "function": "What was called."},
     "FunctionCall": {"name": "Name of the function.", "arguments": "Its arguments: JSON text, or the object itself."},
@@ -224,14 +243,17 @@ KINDS: dict[str, dict[str, dict[str, Any]]] = {
         },
     },
     "DetokenizeBody": {"tokens": {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}}},
-    "StructuredOutputs": {"json": _SCHEMA, "structural_tag": {"type": "null"}},
+    "StructuredOutputs": {"json": _SCHEMA},
+    "Structure": {"schema": _SCHEMA},
     "SchemaFormat": {"schema": _SCHEMA},
-    "ResponseFormat": {"type": {"enum": ["text", "json_object", "json_schema"]}},
+    "ResponseFormat": {
+        "type": {"enum": ["text", "json_object", "json_schema", "structural_tag"]},
+        "format": {"type": ["object", "null"]},
+    },
     "ToolBody": {"type": {"enum": ["function"]}},
     "Part": {"type": {"enum": ["text", "refusal", "input_text", "output_text"]}},
     "ChatMessage": {"role": {"enum": ["developer", "system", "user", "assistant", "tool", "function"]}},
     "ChatBody": {"chat_template": {"type": "null"}, "audio": {"type": "null"}},
-    "NativeSampling": {"structural_tag": {"type": "null"}},
 }
 
 BOUNDS: dict[str, dict[str, Any]] = {

@@ -20,6 +20,21 @@ _CONVERSATION = [
     {"role": "user", "content": "What is my name?"},
 ]
 _REVIEW = [{"role": "user", "content": "Classify the review as positive, negative or neutral: The new lamp is wonderful."}]
+_NUMBER = {"type": "integer"}
+_ADD = {
+    "type": "function",
+    "function": {
+        "name": "add",
+        "description": "Adds two numbers.",
+        "strict": True,
+        "parameters": {
+            "type": "object",
+            "properties": {"a": _NUMBER, "b": _NUMBER},
+            "required": ["a", "b"],
+            "additionalProperties": False,
+        },
+    },
+}
 
 # handler -> title -> body; the first is what the page starts with.
 BODIES: dict[str, dict[str, Any]] = {
@@ -39,6 +54,15 @@ BODIES: dict[str, dict[str, Any]] = {
             "temperature": 0,
             "max_tokens": 64,
             "response_format": {"type": "json_schema", "json_schema": {"name": "person", "schema": _PERSON}},
+        },
+        "A call of a function": {
+            "model": "{model}",
+            "messages": [{"role": "user", "content": "What is 27 plus 58?"}],
+            "temperature": 0,
+            "max_tokens": 64,
+            "tools": [_ADD],
+            "tool_choice": "required",
+            "parallel_tool_calls": False,
         },
         "One of three words": {
             "model": "{model}",

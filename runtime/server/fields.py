@@ -32,7 +32,7 @@ class StructuredOutputs(msgspec.Struct, kw_only=True):
     choice: list[str] | None = None
     grammar: str | None = None
     json_object: bool | None = None
-    structural_tag: Any = None
+    structural_tag: str | dict[str, Any] | None = None
 
 
 class SchemaFormat(msgspec.Struct, kw_only=True):
@@ -42,9 +42,18 @@ class SchemaFormat(msgspec.Struct, kw_only=True):
     strict: bool | None = None
 
 
+class Structure(msgspec.Struct, kw_only=True):
+    begin: str
+    end: str
+    schema: msgspec.Raw = ABSENT
+
+
 class ResponseFormat(msgspec.Struct, kw_only=True):
     type: str
     json_schema: SchemaFormat | None = None
+    structures: list[Structure] | None = None
+    triggers: list[str] | None = None
+    format: msgspec.Raw = ABSENT
 
 
 class Drawn(msgspec.Struct, kw_only=True):
@@ -71,6 +80,7 @@ class Drawn(msgspec.Struct, kw_only=True):
     regex: str | None = None
     ebnf: str | None = None
     json_schema: str | dict[str, Any] | None = None
+    json_whitespace: str | None = None
     stream_interval: Any = None
     custom_params: Any = None
 
@@ -279,7 +289,7 @@ class NativeSampling(Drawn, kw_only=True, forbid_unknown_fields=True):
     max_new_tokens: int | None = None
     min_new_tokens: int | None = None
     sampling_seed: int | None = None
-    structural_tag: Any = None
+    structural_tag: str | dict[str, Any] | None = None
 
 
 class TokenizeBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):

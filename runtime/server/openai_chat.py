@@ -1,19 +1,32 @@
 """POST /v1/chat/completions: OpenAI's body -> a request; events -> its response, whole or as chunks. Pure.
 
-Order of a stream: for each choice one chunk with the role, then content, then one with the finish reason; at the end, where it
-was asked for, one chunk with the usage and no choices.
+Order of a stream: for each choice one chunk with the role, then reasoning, content and calls, then one with the finish reason; at
+the end, where it was asked for, one chunk with the usage and no choices. Of a call the first piece has its id and name.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import msgspec
 
 from ..errors import InvalidRequest
-from ..protocol import Chat, Delta, Finished, GenerateRequest, LogprobParams, Message, TokenLogprob, ToolCall
+from ..protocol import (
+    AnswerDelta,
+    AnswerParams,
+    CallDelta,
+    Chat,
+    Delta,
+    Finished,
+    GenerateRequest,
+    LogprobParams,
+    Message,
+    TokenLogprob,
+    ToolCall,
+)
 from ..text.template import check_variables
 from .fields import ChatBody, ChatMessage, Part, ToolBody
 from .options import ServerOptions
@@ -38,6 +51,7 @@ def chat_request(body: ChatBody, options: ServerOptions, *, tenant: str, rid: st
         prompt=(chat_segment(body, options),),
         sampling=sampling,
         constraint=constraint_of(body),
+        answer=answer_params(body),
         logprobs=LogprobParams(output=bool(body.logprobs), top=body.top_logprobs or 0),
         priority=priority_of(body.priority),
         deadline_s=deadline_of(body.timeout_s, options),
@@ -142,8 +156,8 @@ def tools_of(body: ChatBody, options: ServerOptions) -> tuple[str, ...]:
         raise InvalidRequest(
             f"tools has {len(tools)} entries; at most {options.max_tools} are taken.", code="invalid_tools", param="tools"
         )
-    names = [_tool_name(tool, f"tools[{index}]") for index, tool in enumerate(tools)]
-    _check_tool_choice(body.tool_choice, names)
+    for index, tool in enumerate(tools):
+        _tool_name(tool, f"tools[{index}]")
     return tuple(msgspec.json.encode(_plain(tool)).decode() for tool in tools)
 
 
@@ -164,18 +178,57 @@ def _tool_name(tool: ToolBody, at: str) -> str:
     return name
 
 
-def _check_tool_choice(said: str | dict[str, Any] | None, names: Sequence[str]) -> None:
+def answer_params(body: ChatBody) -> AnswerParams | None:
+    """What tool_choice and its companions ask for, None where nothing is to be told apart. Raises InvalidRequest
+    (invalid_tools)."""
+    names = [tool.function.name for tool in body.tools or () if tool.function is not None]
+    mode, chosen, parallel = _tool_choice(body.tool_choice, names)
+    parallel = parallel and body.parallel_tool_calls is not False
+    reasoning = body.separate_reasoning is not False
+    return AnswerParams(mode, chosen, parallel, reasoning) if mode != "none" or reasoning else None
+
+
+def _tool_choice(said: str | dict[str, Any] | None, names: Sequence[str]) -> tuple[str, tuple[str, ...], bool]:
+    """(none, auto or required; the names that are allowed, empty for all; whether several calls are)."""
     if said is None or said in ("none", "auto"):
-        return
-    if isinstance(said, dict):
-        named = (said.get("function") or {}).get("name") if isinstance(said.get("function"), dict) else None
-        if named is not None and named not in names:
-            text = f"tool_choice names {str(named)[:64]!r}, which is not among the tools."
-            raise InvalidRequest(text, code="invalid_tools", param="tool_choice")
-    elif said != "required":
-        raise InvalidRequest("tool_choice must be none, auto, required or an object.", code="invalid_tools", param="tool_choice")
-    text = "This server does not force tool calls yet: tool_choice can be none or auto."
-    raise InvalidRequest(text, code="invalid_tools", param="tool_choice")
+        return ("auto" if names and said != "none" else "none"), (), True
+    if said == "required":
+        _check_names(names, ())
+        return "required", (), True
+    kind = said.get("type") if isinstance(said, dict) else None
+    if isinstance(said, dict) and kind == "allowed_tools":
+        allowed = said.get("allowed_tools", said)
+        mode, listed = (allowed.get("mode", "auto"), allowed.get("tools")) if isinstance(allowed, dict) else (None, None)
+        if mode not in ("auto", "required") or not isinstance(listed, list) or not listed:
+            raise _choice_error("tool_choice of type allowed_tools needs allowed_tools: {mode: auto or required, tools: [...]}.")
+        chosen = tuple(_named(tool) for tool in listed)
+        _check_names(names, chosen)
+        return mode, chosen, True
+    if isinstance(said, dict) and kind in ("function", None):
+        chosen = (_named(said),)
+        _check_names(names, chosen)
+        return "required", chosen, False
+    raise _choice_error("tool_choice must be none, auto, required, or an object of type function or allowed_tools.")
+
+
+def _named(said: Any) -> str:
+    function = said.get("function", said) if isinstance(said, dict) else None
+    name = function.get("name") if isinstance(function, dict) else None
+    if not isinstance(name, str):
+        raise _choice_error('tool_choice names no function. Write {"type": "function", "function": {"name": ...}}.')
+    return name
+
+
+def _check_names(names: Sequence[str], chosen: Sequence[str]) -> None:
+    if not names:
+        raise _choice_error("tool_choice asks for a call, and there are no tools. Send tools.")
+    for name in chosen:
+        if name not in names:
+            raise _choice_error(f"tool_choice names {name[:64]!r}, which is not among the tools.")
+
+
+def _choice_error(text: str) -> InvalidRequest:
+    return InvalidRequest(text, code="invalid_tools", param="tool_choice")
 
 
 # ---------------------------------------------------------------------------------------------------------- answers
@@ -191,15 +244,16 @@ class ChatReply(Reply):
         return {**self.head("chat.completion"), "choices": [self._choice(f) for f in answers[0]], "usage": usage_fields(answers)}
 
     def _choice(self, finished: Finished) -> dict[str, Any]:
-        message = {"role": "assistant", "content": finished.text, "refusal": None}
-        choice = {"index": finished.index, "message": message, "logprobs": self._logprobs(finished.logprobs)}
-        return {**choice, **finish_fields(finished), **self.extras(finished)}
+        choice = {"index": finished.index, "message": _said(finished), "logprobs": self._logprobs(finished.logprobs)}
+        return {**choice, **finish_fields(finished), **_finish_of_calls(finished), **self.extras(finished)}
 
     def begin(self, prompt: int, sample: int) -> bytes:
         return frame(self._chunk(sample, {"role": "assistant", "content": ""}))
 
     def delta(self, prompt: int, event: Delta) -> bytes | None:
         logprobs = self._logprobs(event.logprobs)
+        if event.answer is not None:
+            return self._read_delta(event.index, event.answer, logprobs)
         if logprobs is None:
             return (
                 self.filled(event.index, lambda t: self._chunk(event.index, {"content": t}), event.text) if event.text else None
@@ -208,8 +262,22 @@ class ChatReply(Reply):
             return None
         return frame(self._chunk(event.index, {"content": event.text}, {"logprobs": logprobs}))
 
+    def _read_delta(self, index: int, answer: AnswerDelta, logprobs: dict[str, Any] | None) -> bytes | None:
+        """The frames of what was read: reasoning, content, and a piece of each call."""
+        if logprobs is None and not answer.reasoning and not answer.calls:
+            content = answer.content
+            return self.filled(index, lambda t: self._chunk(index, {"content": t}), content) if content else None
+        parts: list[dict[str, Any]] = [{"reasoning_content": answer.reasoning}] if answer.reasoning else []
+        parts += [{"content": answer.content}] if answer.content else []
+        parts += [{"tool_calls": [_call_delta(call)]} for call in answer.calls]
+        if not parts and logprobs is not None and logprobs["content"]:
+            parts = [{"content": ""}]
+        more = [{"logprobs": logprobs}] if logprobs is not None else []
+        frames = [frame(self._chunk(index, part, extra)) for part, extra in zip_longest(parts, more[: len(parts)], fillvalue={})]
+        return b"".join(frames) or None
+
     def end(self, prompt: int, event: Finished) -> bytes:
-        more = {**finish_fields(event), **self.extras(event)}
+        more = {**finish_fields(event), **_finish_of_calls(event), **self.extras(event)}
         usage = {"usage": usage_fields([[event]])} if self.continuous else {}
         return frame({**self._chunk(event.index, {}, more), **usage})
 
@@ -234,6 +302,34 @@ class ChatReply(Reply):
     def _token(self, token: int, logprob: float | None) -> dict[str, Any]:
         spelled = self.spell(token)
         return {"token": spelled.decode("utf-8", "replace"), "logprob": finite(logprob), "bytes": list(spelled)}
+
+
+def _said(finished: Finished) -> dict[str, Any]:
+    """The message of an answer."""
+    read = finished.answer
+    if read is None:
+        return {"role": "assistant", "content": finished.text, "refusal": None}
+    message: dict[str, Any] = {"role": "assistant", "content": read.content, "refusal": None}
+    if read.reasoning:
+        message["reasoning_content"] = read.reasoning
+    if read.calls:
+        functions = [(call.id, {"name": call.name, "arguments": call.arguments}) for call in read.calls]
+        message["content"] = read.content or None
+        message["tool_calls"] = [{"id": id_, "type": "function", "function": function} for id_, function in functions]
+    return message
+
+
+def _finish_of_calls(finished: Finished) -> dict[str, Any]:
+    """An answer that ends by itself after a call ends for the call; one that is cut off stays cut off."""
+    called = finished.answer is not None and finished.answer.calls and finished.finish.reason == "stop"
+    return {"finish_reason": "tool_calls"} if called else {}
+
+
+def _call_delta(call: CallDelta) -> dict[str, Any]:
+    if not call.id:
+        return {"index": call.index, "function": {"arguments": call.arguments}}
+    function = {"name": call.name, "arguments": call.arguments}
+    return {"index": call.index, "id": call.id, "type": "function", "function": function}
 
 
 def finite(logprob: float | None) -> float:

@@ -28,12 +28,13 @@ def usage_fields(answers: Sequence[Sequence[Finished]]) -> dict[str, Any]:
     firsts = [samples[0].usage for samples in answers if samples]
     prompt = sum(usage.prompt for usage in firsts)
     output = sum(sample.usage.output for samples in answers for sample in samples)
+    reasoning = sum(s.answer.reasoning_tokens for samples in answers for s in samples if s.answer is not None)
     return {
         "prompt_tokens": prompt,
         "completion_tokens": output,
         "total_tokens": prompt + output,
         "prompt_tokens_details": {"cached_tokens": sum(usage.cached for usage in firsts)},
-        "completion_tokens_details": {"reasoning_tokens": 0},
+        "completion_tokens_details": {"reasoning_tokens": reasoning},
     }
 
 
@@ -128,6 +129,8 @@ class Reply(ABC):
     def extras(self, finished: Finished) -> dict[str, Any]:
         """What was asked for beyond OpenAI's fields."""
         more: dict[str, Any] = {}
+        if finished.not_enforced:
+            more["not_enforced"] = msgspec.to_builtins(finished.not_enforced)
         if self._with_ids:
             more["token_ids"] = unpack_ids(finished.output_ids)
         if self._with_prompt_ids:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from ...constrained.spec import Choice, Constraint, Ebnf, JsonObject, JsonSchema, Regex
 from ..errors import InvalidRequest, ModelNotFound
@@ -18,6 +19,7 @@ from ..protocol import SamplingParams
 from .fields import REFUSED, Drawn, NativeSampling, ResponseFormat, Sampling, is_said
 from .options import ServerOptions
 from .parse import decode_part, malformed
+from .structural import structural_tags, tags_of_format
 
 INT64 = 2**63
 MOST_TOKENS = 2**31 - 1
@@ -69,7 +71,7 @@ def sampling_params(
 
 def native_params(body: NativeSampling, options: ServerOptions) -> SamplingParams:
     """The parameters of /generate: any temperature from 0 on, max_new_tokens from 0 on."""
-    refuse_unbuilt(body, {"custom_params": (None, {}), "structural_tag": (None,)})
+    refuse_unbuilt(body, {"custom_params": (None, {})})
     in_range("temperature", body.temperature, 0, 1e6)
     in_range("max_new_tokens", body.max_new_tokens, 0, MOST_TOKENS)
     in_range("top_p", body.top_p, 0, 1, open_low=True)
@@ -181,9 +183,7 @@ def constraint_of(body: Sampling) -> Constraint | None:
     outputs = body.structured_outputs
     if outputs is not None:
         if outputs.structural_tag is not None:
-            raise _format_error(
-                "structured_outputs.structural_tag is not supported by this server. Use json, regex, choice or grammar."
-            )
+            given["structured_outputs.structural_tag"] = structural_tags(outputs.structural_tag)
         if is_said(outputs.json):
             given["structured_outputs.json"] = JsonSchema(raw_schema(outputs.json))
         if outputs.regex is not None:
@@ -194,7 +194,7 @@ def constraint_of(body: Sampling) -> Constraint | None:
             given["structured_outputs.grammar"] = Ebnf(outputs.grammar)
         if outputs.json_object:
             given["structured_outputs.json_object"] = JsonObject()
-    return _one_of(given)
+    return _spaced(_one_of(given), body.json_whitespace)
 
 
 def native_constraint(body: NativeSampling) -> Constraint | None:
@@ -206,7 +206,18 @@ def native_constraint(body: NativeSampling) -> Constraint | None:
         given["regex"] = Regex(body.regex)
     if body.ebnf is not None:
         given["ebnf"] = Ebnf(body.ebnf)
-    return _one_of(given)
+    if body.structural_tag is not None:
+        given["structural_tag"] = structural_tags(body.structural_tag)
+    return _spaced(_one_of(given), body.json_whitespace)
+
+
+def _spaced(constraint: Constraint | None, whitespace: str | None) -> Constraint | None:
+    if whitespace is None:
+        return constraint
+    if whitespace not in ("compact", "any"):
+        text = f"json_whitespace is {whitespace[:64]!r}; it must be compact or any."
+        raise InvalidRequest(text, code="invalid_response_format", param="json_whitespace")
+    return replace(constraint, whitespace=whitespace) if isinstance(constraint, JsonSchema | JsonObject) else constraint
 
 
 def _one_of(given: dict[str, Constraint]) -> Constraint | None:
@@ -225,8 +236,11 @@ def _from_format(said: ResponseFormat) -> Constraint | None:
             raise _format_error("response_format of type json_schema needs json_schema: {name, schema}.")
         if not is_said(said.json_schema.schema):
             raise _format_error("response_format.json_schema has no schema. Give one, or use type json_object.")
-        return JsonSchema(raw_schema(said.json_schema.schema))
-    raise _format_error(f"response_format.type is {said.type[:64]!r}; it must be text, json_object or json_schema.")
+        return JsonSchema(raw_schema(said.json_schema.schema), strict=said.json_schema.strict is not False)
+    if said.type == "structural_tag":
+        return tags_of_format(said)
+    known = "text, json_object, json_schema or structural_tag"
+    raise _format_error(f"response_format.type is {said.type[:64]!r}; it must be {known}.")
 
 
 def _format_error(text: str) -> InvalidRequest:

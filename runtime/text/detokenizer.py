@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import codecs
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from .tokenizer import Tokenizer
@@ -28,11 +28,19 @@ class Detokenizer:
     ends: for each id, how many characters of the text are complete after it. length: characters given out so far.
     """
 
-    def __init__(self, tokenizer: Tokenizer, *, skip_special: bool = True, drop_space: bool = False):
-        """skip_special: special tokens spell nothing. drop_space: one space at the beginning is not part of the text: it
-        is the template's (`Encoded.drop_space`), or the dummy space where the ids are a text from its beginning."""
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        *,
+        skip_special: bool = True,
+        drop_space: bool = False,
+        spoken: Collection[int] = (),
+    ):
+        """skip_special: special tokens spell nothing, but for those of `spoken`. drop_space: one space at the beginning is not
+        part of the text: it is the template's (`Encoded.drop_space`), or the dummy space where the ids are a text from its
+        beginning."""
         self._table = tokenizer.token_bytes
-        self._silent = tokenizer.special_ids if skip_special else frozenset()
+        self._silent = tokenizer.special_ids.difference(spoken) if skip_special else frozenset()
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._drop_space = drop_space
         self._skipped: list[bool] = []  # for each id, whether it is a special token that spells nothing

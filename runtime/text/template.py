@@ -78,6 +78,7 @@ class ChatTemplate:
         Raises ModelError where a source is not Jinja."""
         env = _environment(now)
         self.variables = dict(variables)
+        self.source = "\n".join(sources.values())
         self._origin = origin
         self._limit_s = limit_s
         self._templates = {name: _compile(env, name, source, origin) for name, source in sources.items()}

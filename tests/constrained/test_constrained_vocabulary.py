@@ -65,10 +65,12 @@ def test_a_unigram_vocabulary_is_read_from_its_list_of_pieces():
     assert Vocabulary.from_tokenizer(json.dumps(described), stop_ids=[0]).tokens == [b"", b" the", b"\n"]
 
 
-def test_added_tokens_have_no_bytes_whether_special_or_not():
+def test_added_tokens_are_control_tokens_that_no_text_spells():
     tokenizer = byte_level()
     vocabulary = Vocabulary.from_tokenizer(tokenizer.to_str(), stop_ids=[0])
-    assert vocabulary.tokens[0] == vocabulary.tokens[tokenizer.token_to_id("<tool_call>")] == b""
+    called = tokenizer.token_to_id("<tool_call>")
+    assert vocabulary.tokens[0] == b"" and vocabulary.tokens[called] == b"\xff<tool_call>"  # 0 is the stop id
+    assert vocabulary.controls == {"<tool_call>": called} and vocabulary.specials == {}
 
 
 @pytest.mark.parametrize("more", [-100, 0, 111])

@@ -580,3 +580,46 @@ async def test_many_programs_at_once(engine, endpoint):
     states = await asyncio.to_thread(program.run_batch, [{"i": i} for i in range(16)], backend=endpoint)
     alone = await asyncio.to_thread(program.run, 7, backend=engine)
     assert states[7]["x"] == alone["x"] and len({state.text() for state in states}) == 16
+
+
+# -------------------------------------------------------------------------------------------------------------- tools
+
+
+def add(a: int, b: int) -> int:
+    """Adds two numbers."""
+    return a + b
+
+
+@sgl.function
+def sums(s, **said):
+    s += sgl.user("What is 27 plus 58?")
+    return sgl.run_tools(s, [add], max_tokens=64, temperature=0, **said)
+
+
+def without_ids(state: sgl.ProgramState) -> Any:
+    """The conversation, less what is drawn anew each time."""
+    messages = json.loads(json.dumps(state.messages()))
+    for message in messages:
+        message.pop("tool_call_id", None)
+        for call in message.get("tool_calls", ()):
+            assert call.pop("id").startswith("call_")
+    return messages
+
+
+def test_functions_are_called_on_the_engine_as_over_http(engine, endpoint):
+    for said in ({}, {"tool_choice": "required"}, {"tool_choice": add, "parallel_tool_calls": False}):
+        seen = []
+        for backend in (engine, endpoint):
+            engine.flush_cache()
+            state = _with(said).run(backend=backend)
+            seen.append((without_ids(state), state.ret_value.text, state.explain("answer").continuation))
+        assert seen[0] == seen[1] and seen[0][2] == "continued"
+        assert [m["content"] for m in seen[0][0] if m["role"] == "tool"] == ["85"] and "85" in seen[0][1]
+
+
+def _with(said: dict[str, Any]) -> sgl.Program:
+    @sgl.function
+    def program(s):
+        return sums(s, **said)
+
+    return program

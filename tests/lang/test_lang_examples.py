@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from ramify.lang.backends.scripted import Scripted
-from ramify.runtime.protocol import GenerateRequest
+from ramify.runtime.protocol import AnswerRead, GenerateRequest, ToolCall
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -24,12 +24,12 @@ KNOWN = {
     "Marta Silva": '{"name": "Marta Silva", "age": 34, "city": "Porto", "product": "bicycle"}',
     "Jonas Weber": '{"name": "Jonas Weber", "age": 52, "city": "Lyon", "product": "lantern"}',
     "What is my dog called?<|end|><|assistant|>": "Your dog is called Bruno.",
-    "What is 27 plus 58?<|end|><|assistant|>": '<tool_call>\n{"name": "add", "arguments": {"a": 27, "b": 58}}\n</tool_call>',
+    "What is 27 plus 58?<|end|><|assistant|>": AnswerRead(calls=(ToolCall("add", '{"a": 27, "b": 58}', "call_1"),)),
     "<|tool|>85<|end|><|assistant|>": "27 plus 58 is 85.",
 }
 
 
-def model(prompt: str) -> str:
+def model(prompt: str) -> str | AnswerRead:
     ends = [(prompt.rfind(known) + len(known), answer) for known, answer in KNOWN.items() if known in prompt]
     return max(ends)[1] if ends else "Noted.\n"
 
@@ -51,7 +51,7 @@ PROMISED = {
     "extract": ["Order(name='Marta Silva', age=34, city='Porto', product='bicycle'): 35 next year", "53 next year"],
     "few_shot": ["France: Paris", "Spain: Madrid", "tokens, computed ahead"],
     "fork": ["Regular exercise: Walk or run.", "Enough sleep: "],
-    "tool": ["add(a=27, b=58) = 85\n  27 plus 58 is 85.", "The model made no call: Noted."],
+    "tool": ['calls add with {"a": 27, "b": 58}\n  result 85\n  27 plus 58 is 85.', "19.\n  Noted."],
 }
 
 

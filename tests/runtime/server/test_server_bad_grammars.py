@@ -52,8 +52,8 @@ ROWS = [
     schema("items a text", {"type": "array", "items": "x"}, "invalid_json_schema", "/items"),
     schema("broken pattern", {"type": "string", "pattern": "("}, "invalid_json_schema", "/pattern"),
     schema("properties a list", {"type": "object", "properties": []}, "invalid_json_schema", "/properties"),
-    schema("keyword of no engine", {"type": "object", "if": {}, "then": {}}, "unsupported_schema"),
-    schema("not", {"not": {"type": "string"}}, "unsupported_schema", "/not"),
+    schema("keyword of no engine", {"type": "array", "items": {"type": "string"}, "uniqueItems": True}, "unsupported_schema"),
+    schema("not", {"type": "string", "not": {"format": "date"}}, "unsupported_schema", "/not/format"),
     schema("lookahead in a pattern", {"type": "string", "pattern": "a(?=b)"}, "unsupported_schema", "/pattern"),
     schema("absent reference", {"$ref": "#/$defs/x"}, "invalid_json_schema", "/$ref"),
     schema("http reference", {"$ref": "http://127.0.0.1:9/x"}, "invalid_json_schema", "/$ref"),
@@ -143,3 +143,26 @@ def test_requests_without_a_constraint_do_not_wait_for_a_slow_grammar(server) ->
     assert_still_good(server.port)
     assert time.monotonic() - started < 1.5
     slow.join()
+
+
+def test_best_effort_lists_what_was_not_enforced(server) -> None:
+    loose = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 9}, "maxItems": 3, "uniqueItems": True}
+    strict, best = (
+        {"type": "json_schema", "json_schema": {"name": "x", "schema": loose, "strict": said}} for said in (True, False)
+    )
+    assert_error(call(server.port, CHAT, chat(response_format=strict)), 400, "unsupported_schema", param="/uniqueItems")
+    answer = call(server.port, CHAT, chat(response_format=best, max_tokens=40)).json
+    [choice] = answer["choices"]
+    assert [(one["keyword"], one["pointer"]) for one in choice["not_enforced"]] == [("uniqueItems", "/uniqueItems")]
+    assert isinstance(json.loads(choice["message"]["content"]), list)
+    plain = call(server.port, CHAT, chat(response_format={"type": "json_object"}, max_tokens=2)).json
+    assert "not_enforced" not in plain["choices"][0]
+
+
+def test_whitespace_of_json_is_a_choice(server) -> None:
+    fields = {"json_schema": json.dumps({"const": [1, 2]}), "temperature": 0, "max_tokens": 40}
+    compact = call(server.port, CHAT, chat(**fields, json_whitespace="compact")).json["choices"][0]["message"]["content"]
+    loose = call(server.port, CHAT, chat(**fields, json_whitespace="any")).json["choices"][0]["message"]["content"]
+    assert compact == "[1, 2]" and "[1,2]".startswith("".join(loose.split())) and loose != compact
+    refused = call(server.port, CHAT, chat(**fields, json_whitespace="wide"))
+    assert_error(refused, 400, "invalid_response_format", param="json_whitespace")
