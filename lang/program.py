@@ -271,6 +271,8 @@ def _in_thread(call: Callable[[], Any], name: str) -> Future[Any]:
     context = contextvars.copy_context()
 
     def target() -> None:
+        if not future.set_running_or_notify_cancel():  # from here on nobody can cancel it, and it takes a result
+            return
         try:
             future.set_result(context.run(call))
         except BaseException as error:
