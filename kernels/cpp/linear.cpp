@@ -23,13 +23,13 @@ namespace ramify_linear {
 namespace {
 
 constexpr int TILE_ROWS = 96;             // at most; their sums and a part of the weights stay near the core
-// Of weights, read once for all rows of a tile. With few rows a part stays in the first cache.
-constexpr int FEW_ROWS = 24;  // of integers
-constexpr int64_t PART_BYTES = 16 << 10, PART_OF_FEW = 8 << 10;
-// In bf16 a larger part lies in the second cache, which is fast enough, and sums stay in registers for a whole chain. Up to 24
-// rows memory is the bound or near it: what is asked for a short time ahead comes at the highest rate.
+// Of weights, read once for all rows of a tile. A part of integers is a block, as a rule, and lies in the second cache: cut into
+// parts of 8 KiB, a stream of weights came at three quarters of the rate.
+constexpr int64_t INTEGER_PART_BYTES = 256 << 10;
+// In bf16 sums stay in registers for a whole chain. Up to 24 rows memory is the bound or near it: what is asked for a short time
+// ahead comes at the highest rate.
 constexpr int DENSE_FEW_ROWS = 24;
-constexpr int64_t DENSE_PART_BYTES = 128 << 10;
+constexpr int64_t DENSE_PART_BYTES = 128 << 10, DENSE_PART_OF_FEW = 8 << 10;
 constexpr int64_t ITEM_BYTES = 48 << 10;  // of weights, at least, where there are enough of them
 constexpr int64_t ALONE = 4096;           // values of x that one thread has quantised before it has told another one to help
 constexpr int ITEMS_PER_THREAD = 4;
@@ -161,7 +161,7 @@ void multiply(const Dense& call) {
     const Cut cut(call.rows, rounded_up(call.outputs, BLOCK), call.pairs * pair_bytes, call.threads);
     const char* weight = reinterpret_cast<const char*>(call.weight);
     const int64_t chain = call.chain ? call.chain : pairs;
-    const int64_t part_bytes = call.rows > DENSE_FEW_ROWS ? DENSE_PART_BYTES : PART_OF_FEW;
+    const int64_t part_bytes = call.rows > DENSE_FEW_ROWS ? DENSE_PART_BYTES : DENSE_PART_OF_FEW;
     std::atomic<int64_t> next{0};
     ramify::parallel(cut.threads, [&] {
         take_items(
@@ -237,7 +237,7 @@ void multiply(const QuantizedProduct& call) {
             if (turn > 2000) std::this_thread::yield();
         }
         take_items(
-            cut, groups, w.group_bytes(), call.rows > FEW_ROWS ? PART_BYTES : PART_OF_FEW, groups, next,
+            cut, groups, w.group_bytes(), INTEGER_PART_BYTES, groups, next,
             [&](int64_t block, int64_t row, int64_t rows, int64_t first, int64_t count, float* sums, Ahead) {
                 const int64_t place = row * groups + first;
                 if (first == 0) std::memset(sums, 0, sizeof(float) * rows * BLOCK);
