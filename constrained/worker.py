@@ -79,8 +79,10 @@ Answer = Ready | Compiled | Refused | Failed | TooLong
 _ANSWER = msgspec.msgpack.Decoder(Answer)
 _JOBS_OF_A_CHILD = 256
 """Then another takes its place, so that what a library keeps for ever is not kept."""
-_NICENESS = 5
-"""Of a child: beside a compilation, decoding gets three quarters of a core that both want."""
+_NICENESS, _NICENESS_OF_SLOW = 5, 19
+"""Of a child: beside a compilation, decoding gets three quarters of a core that both want, and nearly all of it where the
+compilation has taken long already."""
+_SLOW_S = 0.15
 
 
 def frame(message: Setup | Job | Answer) -> bytes:
@@ -138,12 +140,19 @@ class _Child:
                 pipe.write(frame(job))
         except BrokenPipeError:
             return self._end()
-        if not select.select([self._answers], [], [], self._setup.time_s)[0]:
-            self._end()
-            return TooLong()
+        if not self._answered(_SLOW_S):
+            os.setpriority(os.PRIO_PROCESS, self._pid, _NICENESS_OF_SLOW)
+            self._done = _JOBS_OF_A_CHILD  # there is no way back to the niceness before
+            if not self._answered(self._setup.time_s - _SLOW_S):
+                self._end()
+                return TooLong()
         with os.fdopen(os.dup(self._answers), "rb") as pipe:
             body = _read_frame(pipe)
         return self._end() if body is None else _ANSWER.decode(body)
+
+    def _answered(self, seconds: float) -> bool:
+        """Whether something comes from the child in that time."""
+        return bool(select.select([self._answers], [], [], max(seconds, 0))[0])
 
     def _begin(self) -> None:
         jobs, self._jobs = os.pipe()
