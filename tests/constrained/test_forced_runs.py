@@ -8,6 +8,7 @@ import random
 import pytest
 from grammar_bench import STOP, Bench, constraint_of
 
+from ramify.constrained.engines import ENGINES
 from ramify.constrained.forced import Canonical
 from ramify.constrained.masks import allowed_tokens
 from ramify.constrained.matcher import Matcher
@@ -58,11 +59,13 @@ def allowed(bench: Bench, matcher: Matcher) -> list[int]:
     return allowed_tokens(row[0], bench.vocabulary.size).tolist()
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("constraint", CONSTRAINTS, ids=lambda c: type(c).__name__)
-def test_a_forced_text_is_what_every_text_of_the_grammar_goes_on_with(bench, constraint):
+def test_a_forced_text_is_what_every_text_of_the_grammar_goes_on_with(bench, constraint, engine):
     rng, seen = random.Random(1), 0
+    grammar = bench.compiler.only(engine).compile(constraint)
     for _ in range(30):
-        matcher = bench.matcher(constraint)
+        matcher = bench.store.matcher(grammar)
         for _ in range(40):
             text = matcher.forced_text().encode()
             seen += len(text) > 1
