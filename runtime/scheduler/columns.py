@@ -28,11 +28,16 @@ class Columns:
     def close(self, rows: Rows, decode: Int32, step: int) -> tuple[StepPlan, list[Matcher]]:
         """The plan, decodes first, and the matchers of its entries with a mask, in order. Changes the rows' counts."""
         count, at = len(decode), decode.astype(np.intp)  # NumPy indexes by intp, and would convert at each use
-        length, forced = rows.length[at], rows.forced[at]
-        starts, lengths = length - 1 - forced, 1 + forced
+        length, forced, lengths = rows.length[at], rows.zeros[:count], rows.ones[:count]
+        starts = length - 1
+        jumped = bool(rows.forced.any())
+        if jumped:
+            forced = rows.forced[at]
+            starts, lengths = starts - forced, lengths + forced
+            rows.forced[at] = 0
         tokens = np.where(rows.known[at] == length, rows.history[at, starts], FROM_DEVICE)
         positions = starts
-        if forced.any():
+        if jumped:
             positions = np.repeat(starts - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum(), dtype=np.int32)
             tokens = np.repeat(tokens, lengths)
             known = tokens != FROM_DEVICE
@@ -66,7 +71,6 @@ class Columns:
         )
         masked = plan.want_row[plan.want_mask != 0]
         rows.length[at] = length + 1
-        rows.forced[at] = 0
         rows.last_step[plan.rows] = step
         return plan, [_matcher(rows, row) for row in masked.tolist()]
 
