@@ -1,4 +1,4 @@
-# Ramify: make demo | test | test-all | bench | peers | check | sanitize | wheel | clean
+# Ramify: make demo | test | test-all | bench | peers | gpu | gpu-carry | check | sanitize | wheel | clean
 #
 # Each of them makes a virtual environment if there is none, installs what it needs into it, once, and runs. Nothing else is
 # needed than Python 3.11 to 3.13 and make. VENV=folder takes another environment, PYTHON=command another Python,
@@ -16,7 +16,7 @@ export PYTHONSAFEPATH := 1
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test test-all bench peers kernels check sanitize wheel clean
+.PHONY: help demo test test-all bench peers gpu gpu-carry kernels check sanitize wheel clean
 .DELETE_ON_ERROR:
 
 help:
@@ -42,6 +42,14 @@ bench: $(VENV)/.stamp-test kernels
 # vLLM and llama.cpp, each in an environment of its own below PEERS: 4 GB, and ten minutes of compiling.
 peers: $(VENV)/.stamp-test
 	@$(RUN) -m ramify.runtime.bench.peers "$(PEERS)" $(ARGS)
+
+# Tests and scenarios of a GPU, as far as ten minutes go; with tiny models where there is none. ARGS: phases and flags of run.py.
+gpu: $(VENV)/.stamp-test
+	@$(RUN) runtime/bench/gpu/run.py --no-wheels $(ARGS)
+
+# What a machine with a GPU and without a way to a package registry needs of this one, which then runs runtime/bench/gpu/run.py.
+gpu-carry: $(VENV)/.stamp-test
+	@$(RUN) -m ramify.runtime.bench.gpu.carry $(or $(ARGS),build/gpu-carry)
 
 # An engine would do it at its first start; here it is seen, and no test waits for it.
 kernels: $(VENV)/.stamp-serve

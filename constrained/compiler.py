@@ -4,6 +4,7 @@ A valid schema can keep a grammar compiler busy for half a minute, and a C++ thr
 
     compile(constraint) --cache?--> bytes
          |  the same one under way? wait for it
+         |  compiled by an earlier start? --disk--> bytes
          `--> an idle worker, else a new one (at most `workers`), else the next that becomes idle
                    answer within time_s --> bytes or ConstraintError
                    too long             --> ended by the worker; ConstraintError grammar_too_complex, for a minute
@@ -20,12 +21,15 @@ import struct
 import sys
 import time
 from collections import OrderedDict
+from pathlib import Path
 
 import msgspec
 
 from ..runtime.errors import ConstraintError, EngineError
 from . import limits
+from .disk_cache import DiskCache
 from .spec import Constraint
+from .vocabulary import fingerprint
 from .worker import Answer, Compiled, Failed, Job, Ready, Refused, Setup, TooLong, frame
 
 _START_S = 120.0
@@ -50,12 +54,17 @@ class GrammarCompiler:
         time_s: float = limits.COMPILE_S,
         memory_bytes: int = limits.COMPILE_BYTES,
         cache_bytes: int = limits.CACHE_BYTES,
+        folder: Path | None = None,
     ):
         """vocabulary: `Vocabulary.to_bytes()`. workers: processes at most, started when first needed. time_s: limit of one
-        compilation. memory_bytes: address space of a compilation. cache_bytes: size of the results that are kept."""
+        compilation. memory_bytes: address space of a compilation. cache_bytes: size of the results that are kept. folder: where
+        compiled grammars outlive this process; None: nowhere."""
         self._setup = Setup(vocabulary, memory_bytes, time_s)
         self._time_s = time_s
         self._cache = _Cache(cache_bytes)
+        self._disk = None
+        if folder is not None:
+            self._disk = DiskCache(folder, vocabulary=fingerprint(vocabulary), settings=(memory_bytes, time_s))
         self._too_long: OrderedDict[Constraint, float] = OrderedDict()
         self._pending: dict[Constraint, asyncio.Task[bytes]] = {}
         self._idle: list[Worker] = []
@@ -63,6 +72,7 @@ class GrammarCompiler:
         self._workers = workers
         self._slots = asyncio.Semaphore(workers)
         self._replacing: set[asyncio.Task[None]] = set()
+        self._writing: set[asyncio.Future[None]] = set()
         self._closed = False
 
     async def compile(self, constraint: Constraint) -> bytes:
@@ -105,7 +115,7 @@ class GrammarCompiler:
         tasks: list[asyncio.Task] = [*self._pending.values(), *self._replacing]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, *self._writing, return_exceptions=True)
         await asyncio.gather(*(worker.kill() for worker in list(self._live)))
         self._idle.clear()
         self._live.clear()
@@ -121,12 +131,18 @@ class GrammarCompiler:
             done.exception()  # looked at, even if every caller gave up
 
     async def _compile(self, constraint: Constraint) -> bytes:
+        if self._disk is not None:
+            kept = await asyncio.to_thread(self._disk.get, constraint)
+            if kept is not None:
+                self._cache.put(constraint, kept)
+                return kept
         async with self._slots:
             for attempt in (1, 2):
                 worker = await self._take(fresh=attempt == 2)
                 answer = await self._ask(worker, constraint)
                 if isinstance(answer, Compiled):
                     self._cache.put(constraint, answer.grammar)
+                    self._write(constraint, answer.grammar)
                     return answer.grammar
                 if isinstance(answer, Refused):
                     self._cache.put(constraint, answer)
@@ -138,6 +154,13 @@ class GrammarCompiler:
         refusal = Refused("grammar_too_complex", "Compiling the constraint ended two compile processes. Simplify the constraint.")
         self._cache.put(constraint, refusal)
         raise _error(refusal)
+
+    def _write(self, constraint: Constraint, grammar: bytes) -> None:
+        """Keeps a compiled grammar on disk; nobody waits for that but `close`."""
+        if self._disk is not None:
+            writing = asyncio.ensure_future(asyncio.to_thread(self._disk.put, constraint, grammar))
+            self._writing.add(writing)
+            writing.add_done_callback(self._writing.discard)
 
     async def _take(self, *, fresh: bool) -> Worker:
         """A worker that nobody uses. With `fresh` a new one, in the place of an idle one if there is any."""

@@ -30,7 +30,7 @@ _CLASS = '"\\[]^-'
 
 def to_ebnf(grammar: Grammar) -> str:
     """The grammar as GBNF text. Every character outside printable ASCII is written as \\uXXXX or \\UXXXXXXXX."""
-    rules = _plain(grammar)
+    rules = _looked_at(_plain(grammar))
     lines = [f"{grammar.root} ::= {_ebnf(rules[grammar.root])}"]
     lines += [f"{name} ::= {_ebnf(node)}" for name, node in rules.items() if name != grammar.root]
     return "\n".join(lines) + "\n"
@@ -79,6 +79,49 @@ def _plain(grammar: Grammar) -> dict[str, Node]:
     return rules
 
 
+def _looked_at(rules: dict[str, Node]) -> dict[str, Node]:
+    """The rules in which no class stands bare behind a rule, but in a rule of its own. xgrammar 0.2.8 looks ahead from a rule to
+    the classes behind it, and its masks then allow tokens that it does not accept: such as end in the first byte of a character,
+    E0 or F0, whether the class has such characters or not, and now and then others."""
+    names: dict[Node, str] = {}
+
+    def named(node: Node) -> Node:
+        if node not in names:
+            name = f"class{len(names)}"
+            while name in rules:
+                name += "_"
+            names[node] = name
+        return Ref(names[node])
+
+    def behind(node: Node) -> Node:
+        return named(node) if isinstance(node, Chars) or _is_star(node) else node
+
+    def walk(node: Node) -> Node:
+        match node:
+            case Seq(items):
+                walked = list(map(walk, items))
+                first = next((i for i, item in enumerate(items) if not _is_inline(item)), len(items))
+                return Seq((*walked[: first + 1], *map(behind, walked[first + 1 :])))
+            case Alt(items):
+                return Alt(tuple(map(walk, items)))
+            case Repeat(item, least, most):
+                return Repeat(walk(item), least, most)
+            case _:
+                return node
+
+    found = {name: walk(node) for name, node in rules.items()}
+    return found | {name: node for node, name in names.items()}
+
+
+def _is_star(node: Node) -> bool:
+    return isinstance(node, Repeat) and isinstance(node.item, Chars) and (node.least, node.most) == (0, None)
+
+
+def _is_inline(node: Node) -> bool:
+    """Whether xgrammar makes no rule of it."""
+    return isinstance(node, Literal | Chars) or _is_star(node)
+
+
 _PART = 64
 
 
@@ -106,7 +149,7 @@ def _ebnf(node: Node) -> str:
         case Control(ids):
             return f"Token({', '.join(map(str, ids))})"
         case Seq(items):
-            return " ".join(_grouped(item) for item in items)
+            return " ".join(map(_grouped, items))
         case Alt(items):
             return " | ".join(_ebnf(item) for item in items)
         case Repeat(item, least, most):

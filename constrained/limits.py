@@ -22,6 +22,7 @@ COMPILE_S = 2.0
 COMPILE_BYTES = 512 * 1024 * 1024
 WORKERS = 2
 CACHE_BYTES = 256 * 1024 * 1024
+DISK_BYTES = 256 * 1024 * 1024
 RULES = 50_000
 """Rules of a lowered grammar: counting properties or repeats can multiply a small schema."""
 

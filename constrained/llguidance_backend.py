@@ -111,14 +111,14 @@ class LLGuidanceCompiler:
 
 
 class LLGuidanceEngine:
-    """Makes matchers and fills their masks, `threads` at a time."""
+    """Makes matchers and fills their masks, `threads` at a time; one is the caller's own, which waits for no core."""
 
     def __init__(self, vocabulary: Vocabulary, *, threads: int = 1, step_items: int = STEP_ITEMS):
         import llguidance
 
         self._step_items = step_items
         self._tokenizer = _tokenizer(vocabulary)
-        self._executor = llguidance.LLExecutor(threads)
+        self._executor = llguidance.LLExecutor(threads) if threads > 1 else None
         self.stops = frozenset(vocabulary.stop_ids)
         self._others = vocabulary.stop_ids[1:]
         self.size = vocabulary.size
@@ -132,10 +132,15 @@ class LLGuidanceEngine:
         return LLGuidanceMatcher(self, compiled.deep_copy())
 
     def fill(self, matchers: Sequence[Any], mask: NDArray[np.int32], rows: Sequence[int]) -> None:
-        """Fills rows of mask [rows, words] in one native call; see `MaskFiller`. A matcher that meets llguidance's limits of a
-        step allows its end token alone from then on, and does not accept it: its sequence fails, and no other."""
-        jobs = [(matcher.native, row) for matcher, row in zip(matchers, rows, strict=True)]
-        self._executor.unsafe_compute_mask_ptr(jobs, mask.ctypes.data, mask.shape[1] * 4, mask.shape[0])
+        """Fills rows of mask [rows, words]; see `MaskFiller`. A matcher that meets llguidance's limits of a step allows its end
+        token alone from then on, and does not accept it: its sequence fails, and no other."""
+        start, stride = mask.ctypes.data, mask.shape[1] * 4
+        if self._executor is None or len(matchers) == 1:
+            for matcher, row in zip(matchers, rows, strict=True):
+                matcher.native.unsafe_compute_mask_ptr(start + row * stride, stride)
+        else:
+            jobs = [(matcher.native, row) for matcher, row in zip(matchers, rows, strict=True)]
+            self._executor.unsafe_compute_mask_ptr(jobs, start, stride, mask.shape[0])
         for matcher, row in zip(matchers, rows, strict=True):
             if self._others and matcher.may_end:  # llguidance knows one end token
                 for stop in self._others:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -38,15 +39,26 @@ class Envelope(msgspec.Struct, frozen=True):
         return msgspec.msgpack.decode(data, type=cls)
 
 
-class _Said(msgspec.Struct):
-    """Of an envelope, without its payload."""
+class Said(msgspec.Struct):
+    """What an envelope says beside its payload, which may have megabytes and is not looked at."""
 
+    engine: str
+    key: str
+    vocabulary: str
     not_enforced: tuple[tuple[str, str, str], ...] = ()
 
 
+def said(grammar: bytes) -> Said:
+    """Of an encoded envelope. Raises EngineError for bytes that are none."""
+    try:
+        return msgspec.msgpack.decode(grammar, type=Said)
+    except msgspec.DecodeError as error:
+        raise EngineError(f"A compiled grammar of {len(grammar)} bytes cannot be read: {error}.") from error
+
+
 def not_enforced(grammar: bytes) -> tuple[tuple[str, str, str], ...]:
-    """`Envelope.not_enforced` of an encoded envelope, whose payload may have megabytes and is not looked at."""
-    return msgspec.msgpack.decode(grammar, type=_Said).not_enforced
+    """`Envelope.not_enforced` of an encoded envelope."""
+    return said(grammar).not_enforced
 
 
 _DEFLATE_FROM = 64 * 1024
@@ -85,33 +97,47 @@ class GrammarEngine(Protocol):
         ...
 
 
+class Loaded(NamedTuple):
+    """A compiled grammar that its engine has read. num_bytes: of its serialised form."""
+
+    key: str
+    engine: GrammarEngine
+    compiled: Any
+    num_bytes: int
+
+
 class GrammarStore:
     """Compiled grammars of one engine process, the most recently used ones kept: `capacity` of them, and no more of their
-    serialised bytes than `capacity_bytes`."""
+    serialised bytes than `capacity_bytes`.
+
+    One thread makes matchers and keeps grammars; `warm` and `load` may be called from any.
+    """
 
     def __init__(
         self,
         vocabulary: bytes,
         *,
         encode: Callable[[str], Sequence[int]] | None = None,
+        threads: int = 1,
         capacity: int = 256,
         capacity_bytes: int = 256 * 1024 * 1024,
     ):
-        """vocabulary: `Vocabulary.to_bytes()`. encode: see `forced.Canonical`; without it nothing is forced."""
+        """vocabulary: `Vocabulary.to_bytes()`. encode: see `forced.Canonical`; without it nothing is forced. threads: that fill
+        the masks of a step."""
         self.vocabulary = Vocabulary.from_bytes(vocabulary)
-        self._encode = encode
+        self._encode, self._threads = encode, threads
         self._canonical: Canonical | None = None
         self._fillers: dict[str, ForcedFiller] = {}
         self._fingerprint = fingerprint(vocabulary)
         self._capacity = capacity
         self._capacity_bytes = capacity_bytes
         self._engines: dict[str, GrammarEngine] = {}
-        self._kept: OrderedDict[str, tuple[GrammarEngine, Any, int]] = OrderedDict()
+        self._making = threading.Lock()
+        self._kept: OrderedDict[str, Loaded] = OrderedDict()
         self._kept_bytes = 0
 
     def warm(self) -> None:
-        """Imports the grammar engines and prepares the vocabulary for them (seconds). May run in a thread while a model loads;
-        without it the first matcher waits."""
+        """Imports the grammar engines and prepares the vocabulary for them (seconds); without it the first grammar waits."""
         for name in _ENGINES:
             self._engine(name)
         if self._encode is not None:
@@ -124,51 +150,63 @@ class GrammarStore:
         Changes the store: the grammar becomes the most recently used one. Raises EngineError when the bytes were made for
         another vocabulary or are not a grammar.
         """
-        try:
-            envelope = Envelope.from_bytes(grammar)
-        except msgspec.DecodeError as error:
-            raise EngineError(f"A compiled grammar of {len(grammar)} bytes cannot be read: {error}.") from error
-        if envelope.vocabulary != self._fingerprint:
-            raise EngineError("A grammar was compiled for another vocabulary than this engine's; compile it again.")
-        if envelope.key not in self._kept:
-            self._keep(envelope)
-        self._kept.move_to_end(envelope.key)
-        engine, compiled, _ = self._kept[envelope.key]
+        named = said(grammar)
+        if not self.has(grammar):
+            self.keep(self.load(grammar))
+        self._kept.move_to_end(named.key)
+        engine, compiled = self._kept[named.key].engine, self._kept[named.key].compiled
         native = engine.matcher(compiled)
         if not canonical or self._encode is None:
             return native
         if self._canonical is None:
             self._canonical = Canonical(self.vocabulary, self._encode)
-        if envelope.engine not in self._fillers:
-            self._fillers[envelope.engine] = ForcedFiller(engine)
-        return ForcedMatcher(native, self._canonical, self._fillers[envelope.engine])
+        if named.engine not in self._fillers:
+            self._fillers[named.engine] = ForcedFiller(engine)
+        return ForcedMatcher(native, self._canonical, self._fillers[named.engine])
 
-    def _keep(self, envelope: Envelope) -> None:
-        engine = self._engine(envelope.engine)
-        size = len(envelope.payload)
-        self._kept[envelope.key] = (engine, engine.load(envelope.payload), size)
-        self._kept_bytes += size
+    def has(self, grammar: bytes) -> bool:
+        """Whether a compiled grammar is kept, so that a matcher is made at once. Raises EngineError for bytes that are none, and
+        for another vocabulary's."""
+        named = said(grammar)
+        if named.vocabulary != self._fingerprint:
+            raise EngineError("A grammar was compiled for another vocabulary than this engine's; compile it again.")
+        return named.key in self._kept
+
+    def load(self, grammar: bytes) -> Loaded:
+        """Reads a compiled grammar, which may take tens of milliseconds; it is not kept yet. Raises EngineError, and whatever
+        its engine raises."""
+        engine = self._engine(said(grammar).engine)
+        envelope = Envelope.from_bytes(grammar)
+        return Loaded(envelope.key, engine, engine.load(envelope.payload), len(envelope.payload))
+
+    def keep(self, loaded: Loaded) -> None:
+        """Keeps what was loaded, as the most recently used, and drops the least recently used ones."""
+        if loaded.key not in self._kept:
+            self._kept[loaded.key] = loaded
+            self._kept_bytes += loaded.num_bytes
+        self._kept.move_to_end(loaded.key)
         while len(self._kept) > 1 and (len(self._kept) > self._capacity or self._kept_bytes > self._capacity_bytes):
-            self._kept_bytes -= self._kept.popitem(last=False)[1][2]
+            self._kept_bytes -= self._kept.popitem(last=False)[1].num_bytes
 
     def _engine(self, name: str) -> GrammarEngine:
-        if name not in self._engines:
-            if name not in _ENGINES:
-                raise EngineError(f"A grammar was compiled by {name!r}, which this engine process does not have.")
-            self._engines[name] = _ENGINES[name](self.vocabulary)
-        return self._engines[name]
+        with self._making:
+            if name not in self._engines:
+                if name not in _ENGINES:
+                    raise EngineError(f"A grammar was compiled by {name!r}, which this engine process does not have.")
+                self._engines[name] = _ENGINES[name](self.vocabulary, self._threads)
+            return self._engines[name]
 
 
-def _xgrammar(vocabulary: Vocabulary) -> GrammarEngine:
+def _xgrammar(vocabulary: Vocabulary, threads: int) -> GrammarEngine:
     from .xgrammar_backend import XGrammarEngine
 
-    return XGrammarEngine(vocabulary)
+    return XGrammarEngine(vocabulary, threads=threads)
 
 
-def _llguidance(vocabulary: Vocabulary) -> GrammarEngine:
+def _llguidance(vocabulary: Vocabulary, threads: int) -> GrammarEngine:
     from .llguidance_backend import LLGuidanceEngine
 
-    return LLGuidanceEngine(vocabulary)
+    return LLGuidanceEngine(vocabulary, threads=threads)
 
 
-_ENGINES: dict[str, Callable[[Vocabulary], GrammarEngine]] = {"xgrammar": _xgrammar, "llguidance": _llguidance}
+_ENGINES: dict[str, Callable[[Vocabulary, int], GrammarEngine]] = {"xgrammar": _xgrammar, "llguidance": _llguidance}

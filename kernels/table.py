@@ -48,6 +48,7 @@ class Kernels:
     """The operations of one device and dtype. kv_dtype: of K and V in the pools, as dtype or int8. `reasons`: lines for people;
     self-tests at load add to them.
 
+    warm_sampling: compiles what sampling needs for logits like these, [rows, vocab], where it is compiled on the way.
     `packs`: linear layers copy their weight into a layout of their own, so the raw one can be dropped or be a mapped file.
     """
 
@@ -63,6 +64,7 @@ class Kernels:
     sampling: Sampling
     layers: MakeStack
     packs: bool
+    warm_sampling: Callable[[torch.Tensor], None] = lambda logits: None
     reasons: list[str] = field(default_factory=list)
 
 
@@ -74,12 +76,15 @@ def choose(
     *,
     kv_dtype: torch.dtype | None = None,
     costs: SharingCosts = DEFAULT_COSTS,
+    deterministic: bool = False,
+    max_positions: int | None = None,
 ) -> Kernels:
     """The kernels for a device and a dtype (fp32 or bf16).
 
     native: what `native.load` returned; without it the references are taken where there are no others. quantization: of the
     weights of linear layers, a name of `FORMATS`. kv_dtype: of K and V in the pools, int8 or None, as dtype. costs: by which
-    attention decides what it reads together. Raises ValueError for another dtype, and for a quantization or int8 off the CPU.
+    attention decides what it reads together. deterministic: on CUDA too, a row's bits are the same in any company, of
+    sequences of up to max_positions. Raises ValueError for another dtype, and for a quantization or int8 off the CPU.
     Changes nothing.
     """
     device = torch.device(device)
@@ -90,6 +95,8 @@ def choose(
     kv_dtype = kv_dtype or dtype
     if kv_dtype == torch.int8 and device.type != "cpu":
         raise ValueError(f"No K and V in int8 on {device.type}. Use the CPU.")
+    if device.type == "cuda":
+        return _on_cuda(device, dtype, quantization, deterministic, max_positions)
     reasons: list[str] = []
     linear, packs = _linears(device, dtype, native, quantization, reasons)
     rms_norm, rotate_and_write, silu_mul, sampling = _between_linears(device, native, reasons)
@@ -107,6 +114,57 @@ def choose(
         layers=_stacks(device, native, reasons),
         packs=packs,
         reasons=reasons,
+    )
+
+
+def _on_cuda(
+    device: torch.device, dtype: torch.dtype, quantization: str | None, deterministic: bool, max_positions: int | None
+) -> Kernels:
+    """Triton's, which is imported for CUDA alone."""
+    from .activation.triton_impl import TritonSiluMul
+    from .attention.triton_impl import TritonAttention
+    from .gemm.fp8 import Fp8Linear
+    from .gemm.triton_impl import InvariantLinear
+    from .norm.triton_impl import TritonNorm
+    from .rope.triton_impl import TritonRotateAndWrite
+    from .sampling.triton_impl import triton_sampling, warm_up
+
+    made: dict[AttentionSpec, Attention] = {}
+    sampling = triton_sampling()
+
+    def attention(spec: AttentionSpec) -> Attention:
+        if spec not in made:
+            made[spec] = TritonAttention(spec, device, deterministic, kv_dtype=dtype, max_positions=max_positions)
+        return made[spec]
+
+    if quantization not in (None, "fp8"):
+        raise ValueError(f"No {quantization} linears on cuda. Use fp8, or the CPU.")
+    if quantization is not None:
+        linear, what = Fp8Linear, "cuBLAS in fp8, a scale for each row of weights and of x"
+    elif deterministic:
+        linear, what = InvariantLinear, "Triton, with blocks of one shape"
+    else:
+        linear, what = gemm_reference.TorchLinear, "cuBLAS"
+    bits = "a row's bits are the same in any company" if deterministic else "a row's bits may depend on its batch"
+    return Kernels(
+        device=device,
+        dtype=dtype,
+        kv_dtype=dtype,
+        linear=linear,
+        attention=attention,
+        kv_copy_pages=kv_reference.copy_pages,
+        rms_norm=TritonNorm(),
+        rotate_and_write=TritonRotateAndWrite(),
+        silu_mul=TritonSiluMul(),
+        sampling=sampling,
+        layers=lambda parts: None,
+        packs=False,
+        warm_sampling=lambda logits: warm_up(sampling, logits),
+        reasons=[
+            f"linear: {what}; all else in {str(dtype).removeprefix('torch.')}",
+            "attention, norm, rope with KV write, activation, sampling: Triton",
+            f"deterministic: {'yes' if deterministic else 'no'}; {bits}",
+        ],
     )
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable
 
+from ..constrained.loading import GrammarLoader
 from ..constrained.masks import Masks
 from ..constrained.matcher import Matcher
 from ..constrained.store import GrammarStore
@@ -17,22 +17,29 @@ from .engine import Engine
 from .errors import RamifyError
 from .executor.load import Loaded, find_model, load_executor
 from .grammar import vocabulary_of
+from .scheduler.arriving import Loading
 from .scheduler.scheduler import MatcherMaker
 from .text.template import ChatTemplate
 from .text.tokenizer import Tokenizer
-from .wire import EngineInfo
+from .wire import EngineInfo, GrammarLoaded, Inbound
 
+MOST_MASK_THREADS = 16
+"""Threads that fill the grammar masks of a step."""
 NOT_AN_ID = -1
 """Of the token that a text follows, where all that matters is that it follows one."""
 
 
-def assemble(options: EngineOptions, on_progress: Callable[[str, float], None]) -> tuple[Engine, EngineInfo]:
-    """Load everything that `options` names. Raises RamifyError, before weights are read where that can be known."""
+def assemble(
+    options: EngineOptions, on_progress: Callable[[str, float], None], post: Callable[[Inbound], None] | None = None
+) -> tuple[Engine, EngineInfo]:
+    """Load everything that `options` names. post: takes a message for the engine from any thread; without it grammars are read
+    where they are first needed. Raises RamifyError, before weights are read where that can be known."""
     started = time.monotonic()
-    folder = find_model(options.model)
+    folder = find_model(options)
     tokenizer = Tokenizer.load(folder)
     template = ChatTemplate.load(folder, tokenizer.named)
     loaded = load_executor(options, tokenizer_size=tokenizer.vocab_size, progress=on_progress)
+    make_matcher, loading = _grammars(loaded, tokenizer, template, post)
     engine = Engine(
         loaded.config.schedule,
         PrefixCache(
@@ -42,13 +49,16 @@ def assemble(options: EngineOptions, on_progress: Callable[[str, float], None]) 
         ),
         loaded.executor,
         masks=Masks(loaded.model.vocab_size),
-        make_matcher=_matcher_maker(loaded, tokenizer, template),
+        make_matcher=make_matcher,
+        loading=loading,
     )
     return engine, describe(options, loaded, load_s=time.monotonic() - started)
 
 
-def _matcher_maker(loaded: Loaded, tokenizer: Tokenizer, template: ChatTemplate) -> MatcherMaker:
-    """Grammars arrive compiled. Their engine takes seconds to import, so that begins now, beside the first requests."""
+def _grammars(
+    loaded: Loaded, tokenizer: Tokenizer, template: ChatTemplate, post: Callable[[Inbound], None] | None
+) -> tuple[MatcherMaker, Loading | None]:
+    """Grammars arrive compiled. Their engines take seconds to import, so that begins now, beside the first requests."""
     try:
         vocabulary = vocabulary_of(loaded.folder, tokenizer, template, loaded.model.vocab_size)
     except RamifyError as error:
@@ -57,14 +67,17 @@ def _matcher_maker(loaded: Loaded, tokenizer: Tokenizer, template: ChatTemplate)
         def refuse(grammar: bytes, *, canonical: bool) -> Matcher:
             raise refusal
 
-        return refuse
+        return refuse, None
 
     def encode(text: str) -> list[int]:
         return tokenizer.encode(text, control=False, after=NOT_AN_ID).tolist()
 
-    store = GrammarStore(vocabulary.to_bytes(), encode=encode)
-    threading.Thread(target=store.warm, name="ramify-grammar-warm", daemon=True).start()
-    return store.matcher
+    # On a GPU the host's cores have nothing else to do; on a CPU they compute the step, and threads would be in its way.
+    threads = max(1, min(loaded.hardware.cores - 2, MOST_MASK_THREADS)) if loaded.config.device == "cuda" else 1
+    store = GrammarStore(vocabulary.to_bytes(), encode=encode, threads=threads)
+    if post is None:
+        return store.matcher, None
+    return store.matcher, GrammarLoader(store, lambda ticket: post(GrammarLoaded(ticket)))
 
 
 def describe(options: EngineOptions, loaded: Loaded, *, load_s: float) -> EngineInfo:

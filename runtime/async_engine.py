@@ -20,7 +20,7 @@ from ..constrained.compiler import GrammarCompiler
 from ..constrained.store import not_enforced
 from .bundled import MODEL_DIR
 from .choosing import KEEP
-from .config import EngineOptions, validate
+from .config import EngineOptions, grammar_cache, validate
 from .drawing import check_logprobs, resolve_drawing
 from .errors import ConstraintError, EngineError, InvalidRequest, Overloaded, RamifyError, from_code
 from .grammar import vocabulary_of
@@ -123,8 +123,10 @@ class AsyncEngine:
         """
         validate(options)
         engine = cls(options, on_progress)
-        folder = MODEL_DIR if options.model is None else await asyncio.to_thread(resolve_checkpoint, options.model)
-        engine.tokenizer, engine.template = await asyncio.to_thread(_checked, folder)
+        folder = MODEL_DIR
+        if options.model is not None:
+            folder = await asyncio.to_thread(resolve_checkpoint, options.model, weights=options.load_format != "dummy")
+        engine.tokenizer, engine.template = await asyncio.to_thread(_checked, folder, options.load_format)
         located = msgspec.structs.replace(options, model=str(folder))
         loop = asyncio.get_running_loop()
         if in_process:
@@ -151,7 +153,8 @@ class AsyncEngine:
         """Compile processes start with the first constraint. None: this tokenizer cannot carry a grammar."""
         try:
             vocabulary = vocabulary_of(folder, self.tokenizer, self.template, self.info.vocab_size)
-            return GrammarCompiler(vocabulary.to_bytes())
+            kept = grammar_cache() if self.options.grammar_cache else None
+            return GrammarCompiler(vocabulary.to_bytes(), folder=kept)
         except RamifyError as error:
             self._no_grammar = error
             return None
@@ -209,7 +212,9 @@ class AsyncEngine:
             program=request.hint.program,
         )
         readers = [None if read.reader is None else read.reader() for _ in range(drawing.n)]
-        streams = {i: Stream(i, self.tokenizer, asked, reader, read.marks) for i, reader in enumerate(readers)}
+        streams = {
+            i: Stream(i, self.tokenizer, asked, reader, read.marks, unseen=not interval) for i, reader in enumerate(readers)
+        }
         pending = Pending(message, asked, streams, open=drawing.n, interval=interval)
         self._take(pending, request.rid)
         try:
@@ -497,9 +502,9 @@ class AsyncEngine:
         return again
 
 
-def _checked(folder: Path) -> tuple[Tokenizer, ChatTemplate]:
+def _checked(folder: Path, load_format: str) -> tuple[Tokenizer, ChatTemplate]:
     """The text side of a checkpoint whose parts fit together. Raises ModelError."""
-    config, _ = check_checkpoint(folder)
+    config, _ = check_checkpoint(folder, load_format=load_format)
     tokenizer = Tokenizer.load(folder)
     check_tokenizer(config, tokenizer.vocab_size)
     return tokenizer, ChatTemplate.load(folder, tokenizer.named)

@@ -13,6 +13,7 @@ from importlib import import_module
 
 from .config import (
     KV_DTYPES,
+    LOAD_FORMATS,
     POLICIES,
     QUANTIZATIONS,
     REASONING_PARSERS,
@@ -29,10 +30,11 @@ ENGINE_FLAGS: dict[str, tuple[str | Sequence[str] | None, str]] = {
     "model": ("MODEL", "checkpoint folder or hub id (default: the bundled model)"),
     "device": (("auto", "cpu", "cuda"), "where to compute (default: auto)"),
     "dtype": (("auto", "float32", "bfloat16"), "of weights and KV (default: bfloat16 where the device multiplies it natively)"),
-    "quantization": (QUANTIZATIONS, "of the linear layers' weights, on a CPU: less memory, faster (default: none)"),
+    "load_format": (LOAD_FORMATS, "dummy draws the weights at random: for benchmarks, needs no safetensors (default: auto)"),
+    "quantization": (tuple(QUANTIZATIONS), "of the linear layers' weights: less memory, faster; fp8 on a GPU (default: none)"),
     "kv_dtype": (KV_DTYPES, "of K and V in the pool; int8, on a CPU, holds almost twice the tokens (default: auto, as dtype)"),
     "kv_tokens": ("N", "size of the KV pool in tokens"),
-    "mem_fraction": ("SHARE", "or its share of free memory (default: 0.25 on a CPU, 0.85 on a GPU)"),
+    "mem_fraction": ("SHARE", "or its share of free memory (default: 0.25 on a CPU, 0.95 on a GPU)"),
     "max_running": ("N", "sequences decoded together"),
     "chunk_tokens": ("N", "prompt tokens that one step may compute"),
     "context_length": ("N", "longest sequence, at most the model's"),
@@ -45,13 +47,16 @@ ENGINE_FLAGS: dict[str, tuple[str | Sequence[str] | None, str]] = {
     "depth": ("N", "steps in flight, 1 or 2 (default: 1 on a CPU, 2 on a GPU)"),
     "jump_forward": (None, "compute tokens that a constraint forces one by one; the output is the same"),
     "tree_attention": (None, "read K and V again for every row that shares them; the results are the same, to the bit"),
+    "cuda_graphs": (None, "launch every operation of a decode step by itself; for looking for faults on a GPU"),
+    "deterministic": (None, "the same bits whatever shares a batch, on a GPU too, where it costs speed (a CPU always does it)"),
+    "grammar_cache": (None, "compile constraints anew at each start, and keep none in the user's cache folder"),
     "tool_call_parser": (TOOL_CALL_PARSERS, "how the model writes function calls (default: auto, its chat template tells)"),
     "reasoning_parser": (REASONING_PARSERS, "whether <think>...</think> is told apart (default: auto, if its template has it)"),
 }
 
 
 def add_engine_flags(parser: argparse.ArgumentParser, *, model_flag: bool = True) -> None:
-    """One flag per field of EngineOptions; a field that is True by default becomes --no-NAME."""
+    """One flag per field of EngineOptions; a field that is True by default becomes --no-NAME, one that is False --NAME."""
     group = parser.add_argument_group("engine")
     for name, (values, text) in ENGINE_FLAGS.items():
         if name == "model" and not model_flag:
@@ -59,7 +64,9 @@ def add_engine_flags(parser: argparse.ArgumentParser, *, model_flag: bool = True
         flag = name.replace("_", "-")
         annotation = str(EngineOptions.__annotations__[name])
         if annotation == "bool":
-            group.add_argument(f"--no-{flag}", dest=name, action="store_false", default=argparse.SUPPRESS, help=text)
+            default = bool(getattr(EngineOptions(), name))
+            said = (f"--no-{flag}", "store_false") if default else (f"--{flag}", "store_true")
+            group.add_argument(said[0], dest=name, action=said[1], default=argparse.SUPPRESS, help=text)
             continue
         kind: Callable[[str], object] = int if "int" in annotation else float if "float" in annotation else str
         if isinstance(values, str):
@@ -155,6 +162,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     bench = commands.add_parser("bench", help="list or run the benchmarks")
     bench.add_argument("name", nargs="?", help="which one (default: list them)")
+    bench.add_argument("--suite", choices=("gpu",), help="the scenarios of a GPU, or those of them that are named")
     bench.add_argument("--all", action="store_true", help="run all of them, one after the other")
     bench.add_argument("--out", metavar="FOLDER", help="where scenarios leave their results for `ramify bench report`")
     bench.add_argument("rest", nargs=argparse.REMAINDER, help="its own arguments; NAME --help shows them")
@@ -171,6 +179,8 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpar
     said, left = parser.parse_known_args(argv)
     if said.command == "run" and not any(word.startswith("-") for word in left):
         said.args += left
+    elif said.command == "bench" and said.suite is not None:
+        said.rest = [*left, *said.rest]  # flags before the first name
     elif left:
         # What follows a misspelled --api-key must not be shown.
         flags = [word.partition("=")[0] for word in left if word.startswith("-")]

@@ -19,8 +19,10 @@ POLICIES = ("lru", "lfu", "fifo")
 SCHEDULES = ("prefix", "fcfs", "priority")
 TOOL_CALL_PARSERS = ("auto", "none", "hermes", "llama3_json", "mistral", "mistral_args", "pythonic")
 REASONING_PARSERS = ("auto", "none")
-QUANTIZATIONS = ("int8", "int4")
+QUANTIZATIONS = {"int8": "cpu", "int4": "cpu", "fp8": "cuda"}
+"""Of weights, and the device that computes with them."""
 KV_DTYPES = ("auto", "int8")
+LOAD_FORMATS = ("auto", "dummy")
 SCALE_BYTES = 2
 """Of a K or V vector in int8 (`kernels/kv/int8.py`, which a configuration must not import)."""
 
@@ -29,21 +31,26 @@ class EngineOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the user may say about an engine; None means: choose for me. Travels to the engine process as it is.
 
     model: checkpoint folder, hub id, or None for the bundled model. device: auto | cpu | cuda. dtype: auto | float32 | bfloat16.
-    quantization: int8 | int4, of the weights of linear layers, as they are loaded, on the CPU; None: they stay in dtype.
+    load_format: auto (safetensors) | dummy: the checkpoint's config and tokenizer alone, with weights that are drawn at random.
+    quantization: of the weights of linear layers, as they are loaded: int8 | int4 on the CPU, fp8 (and of what is multiplied with
+    them) on CUDA; None: they stay in dtype.
     kv_dtype: auto (as dtype) | int8, of K and V in the pool, on the CPU.
     kv_tokens: size of the KV pool in tokens, or mem_fraction: its share of the memory that is free once the model is loaded.
     max_running: sequences decoded together. chunk_tokens: tokens that one step may prefill. context_length: below the model's.
     threads: of torch. page_size: tokens a page. eviction: lru | lfu | fifo. schedule: prefix | fcfs | priority.
     generation_defaults: take sampling defaults from generation_config.json. queue: requests that may wait.
     depth: steps in flight (1 on the CPU, 2 on CUDA). jump_forward: tokens that a constraint forces are computed together; what is
-    generated is the same without it. tree_attention: K and V that rows share are read once for all of them. tool_call_parser:
-    the form of the model's function calls (a name of server/formats/detect.py, or none), reasoning_parser: auto | none; by
-    default the chat template tells.
+    generated is the same without it. tree_attention: K and V that rows share are read once for all of them. cuda_graphs: steps of
+    few tokens are recorded and replayed, on CUDA. deterministic: results have the same bits in any company and with any cache on
+    CUDA too, where it costs speed; on the CPU they always have. grammar_cache: compiled constraints are kept in the user's cache
+    folder, for later starts. tool_call_parser: the form of the model's function calls (a name of server/formats/detect.py, or
+    none), reasoning_parser: auto | none; by default the chat template tells.
     """
 
     model: str | None = None
     device: str = "auto"
     dtype: str = "auto"
+    load_format: str = "auto"
     quantization: str | None = None
     kv_dtype: str = "auto"
     kv_tokens: int | None = None
@@ -60,6 +67,9 @@ class EngineOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     depth: int | None = None
     jump_forward: bool = True
     tree_attention: bool = True
+    cuda_graphs: bool = True
+    deterministic: bool = False
+    grammar_cache: bool = True
     tool_call_parser: str = "auto"
     reasoning_parser: str = "auto"
 
@@ -104,7 +114,7 @@ class ScheduleConfig(msgspec.Struct, frozen=True):
 
 
 class Config(msgspec.Struct, frozen=True):
-    """Everything decided. dtype: float32 | bfloat16. quantization: int8 | int4 | None. kv_dtype: float32 | bfloat16 | int8."""
+    """Everything decided. dtype: float32 | bfloat16. quantization: of `QUANTIZATIONS`. kv_dtype: float32 | bfloat16 | int8."""
 
     device: str
     dtype: str
@@ -112,6 +122,8 @@ class Config(msgspec.Struct, frozen=True):
     kv_dtype: str
     threads: int
     tree_attention: bool
+    cuda_graphs: bool
+    deterministic: bool
     cache: CacheConfig
     schedule: ScheduleConfig
 
@@ -144,6 +156,9 @@ def validate(said: EngineOptions) -> None:
     if said.quantization not in (None, *QUANTIZATIONS):
         known = ", ".join(QUANTIZATIONS)
         raise InvalidRequest(f"quantization {said.quantization!r} is not known. Use one of {known}.", param="quantization")
+    if said.load_format not in LOAD_FORMATS:
+        known = ", ".join(LOAD_FORMATS)
+        raise InvalidRequest(f"load_format {said.load_format!r} is not known. Use one of {known}.", param="load_format")
     if said.kv_dtype not in KV_DTYPES:
         raise InvalidRequest(f"kv_dtype {said.kv_dtype!r} is not known. Use one of {', '.join(KV_DTYPES)}.", param="kv_dtype")
     if said.kv_tokens is not None and said.mem_fraction is not None:
@@ -167,10 +182,15 @@ def resolve(said: EngineOptions, hardware: Hardware, model: ModelFacts) -> Confi
     validate(said)
     dtype = choose_dtype(said.dtype, hardware)
     on_gpu = hardware.device == "cuda"
-    if on_gpu and said.quantization is not None:
+    if said.quantization is not None and QUANTIZATIONS[said.quantization] != hardware.device:
+        device = QUANTIZATIONS[said.quantization]
+        where = "the CPU" if device == "cpu" else "NVIDIA GPUs"
         raise InvalidRequest(
-            f"quantization {said.quantization} works on the CPU only. Give device cpu, or leave it out.", param="quantization"
+            f"quantization {said.quantization} works on {where} only. Give device {device}, or leave it out.",
+            param="quantization",
         )
+    if said.quantization == "fp8" and dtype != "bfloat16":
+        raise InvalidRequest("quantization fp8 works beside bfloat16 only. Give that as dtype.", param="dtype")
     if on_gpu and said.kv_dtype != "auto":
         raise InvalidRequest(
             f"kv_dtype {said.kv_dtype} works on the CPU only. Give device cpu, or leave it out.", param="kv_dtype"
@@ -190,7 +210,7 @@ def resolve(said: EngineOptions, hardware: Hardware, model: ModelFacts) -> Confi
     else:
         # On the CPU the pool is taken as it is used, yet a laptop has other things to do: a quarter of what is free,
         # and never more than every row could use twice.
-        share = said.mem_fraction or (0.85 if on_gpu else 0.25)
+        share = said.mem_fraction or (0.95 if on_gpu else 0.25)
         num_tokens = int(hardware.memory_free * share) // token_bytes
         if said.mem_fraction is None and not on_gpu:
             num_tokens = min(num_tokens, 2 * max_running * context)
@@ -208,6 +228,8 @@ def resolve(said: EngineOptions, hardware: Hardware, model: ModelFacts) -> Confi
         kv_dtype=kv_dtype,
         threads=said.threads or hardware.cores,
         tree_attention=said.tree_attention,
+        cuda_graphs=said.cuda_graphs and on_gpu,
+        deterministic=said.deterministic or not on_gpu,
         cache=CacheConfig(num_pages=num_pages, page_size=page_size, policy=said.eviction),
         schedule=ScheduleConfig(
             max_running=max_running,
@@ -236,6 +258,11 @@ def ramify_environment() -> dict[str, str]:
 def kernel_cache() -> Path:
     """The folder for kernels that are compiled on this machine, within the user's cache folder (XDG_CACHE_HOME, ~/.cache)."""
     return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "ramify" / "kernels"
+
+
+def grammar_cache() -> Path:
+    """The folder for compiled grammars, beside that of the kernels."""
+    return kernel_cache().with_name("grammars")
 
 
 def child_environment() -> dict[str, str]:

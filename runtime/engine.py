@@ -16,17 +16,19 @@ from ..radix.cache import PrefixCache
 from .config import ScheduleConfig
 from .plan import Executor, Int32, StepFailed
 from .protocol import Finish
+from .scheduler.arriving import AtOnce, Loading
 from .scheduler.decide import decide
 from .scheduler.scheduler import MatcherMaker, Scheduler
 from .scheduler.settle import fail, settle
 from .scheduler.take import Flight, take
-from .wire import AbortKey, Inbound, Outbound, StopAt, Submit, SubmitScore
+from .wire import AbortKey, GrammarLoaded, Inbound, Outbound, StopAt, Submit, SubmitScore
 
 
 class Engine:
     """Scheduler, executor and masks, and the steps that are in flight between them.
 
-    clock: seconds, monotonic; injected so that tests own time.
+    loading: reads grammars beside the steps; by default they are read where they are first needed. clock: seconds, monotonic;
+    injected so that tests own time.
     """
 
     def __init__(
@@ -37,9 +39,11 @@ class Engine:
         *,
         masks: Masks,
         make_matcher: MatcherMaker,
+        loading: Loading | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
-        self.scheduler = Scheduler(config, cache, make_matcher)
+        self._loading = loading or AtOnce()
+        self.scheduler = Scheduler(config, cache, make_matcher, self._loading)
         self._config = config
         self._executor = executor
         self._masks = masks
@@ -90,6 +94,8 @@ class Engine:
                 events += self.scheduler.submit_score(message, now)
             elif isinstance(message, StopAt):
                 events += self.scheduler.stop_at(message.key, message.index, message.num_output, now)
+            elif isinstance(message, GrammarLoaded):
+                events += self.scheduler.grammar_loaded(message.ticket)
             elif isinstance(message, AbortKey):
                 events += self.scheduler.end_request(message.key, Finish("abort"), now)
         return events
@@ -126,6 +132,15 @@ class Engine:
         """Drop what no running sequence holds from the prefix cache, with no step in flight. Returns the tokens dropped."""
         assert not self._in_flight, "flush is a barrier"
         return self.scheduler.cache.flush()
+
+    def close(self) -> None:
+        """Ends what works beside the steps."""
+        self._loading.close()
+
+    @property
+    def awaits_grammars(self) -> bool:
+        """Whether steps have nothing to do until a message says that a grammar was read."""
+        return self.scheduler.only_arriving and not self._in_flight
 
     @property
     def idle(self) -> bool:

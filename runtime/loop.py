@@ -22,6 +22,8 @@ from .protocol import Failure
 from .wire import Answer, Ask, Close, EngineInfo, Fatal, Heartbeat, Inbound, Loading, Outbound, Ready
 
 HEARTBEAT_S = 1.0
+DEADLINE_S = 0.05
+"""While all requests wait for their grammars: how late a deadline may be noticed."""
 
 
 class Mailbox(Protocol):
@@ -35,11 +37,15 @@ class Mailbox(Protocol):
         """Messages to the text side."""
         ...
 
+    def post(self, message: Inbound) -> None:
+        """A message from another thread of this process, to be received here as any other."""
+        ...
+
 
 def run(options: EngineOptions, mailbox: Mailbox) -> None:
     """Load an engine and turn it until `Close` arrives. Start-up errors leave as `Fatal`; nothing is raised."""
     try:
-        engine, info = assemble(options, lambda phase, share: mailbox.send([Loading(phase, share)]))
+        engine, info = assemble(options, lambda phase, share: mailbox.send([Loading(phase, share)]), mailbox.post)
     except RamifyError as error:
         mailbox.send([Fatal(Failure(error.code, error.message, error.param))])
         return
@@ -47,13 +53,16 @@ def run(options: EngineOptions, mailbox: Mailbox) -> None:
         mailbox.send([Fatal(Failure("internal_error", f"The engine could not start: {type(error).__name__}: {error}"))])
         return
     mailbox.send([Ready(info)])
-    _turn(engine, info, mailbox)
+    try:
+        _turn(engine, info, mailbox)
+    finally:
+        engine.close()
 
 
 def _turn(engine: Engine, info: EngineInfo, mailbox: Mailbox) -> None:
     beaten = time.monotonic()
     while True:
-        inbox = mailbox.receive(HEARTBEAT_S if engine.idle else 0)
+        inbox = mailbox.receive(HEARTBEAT_S if engine.idle else DEADLINE_S if engine.awaits_grammars else 0)
         work = [m for m in inbox if not isinstance(m, Ask | Close)]
         messages = engine.step(work) if work or not engine.idle else []
         asks = [m for m in inbox if isinstance(m, Ask)]
@@ -64,7 +73,7 @@ def _turn(engine: Engine, info: EngineInfo, mailbox: Mailbox) -> None:
         if now - beaten >= HEARTBEAT_S:
             beaten = now
             scheduler = engine.scheduler
-            messages.append(Heartbeat(engine.steps, scheduler.rows.num_running, len(scheduler.queue)))
+            messages.append(Heartbeat(engine.steps, scheduler.rows.num_running, scheduler.num_waiting))
         if messages:
             mailbox.send(messages)
         if any(isinstance(m, Close) for m in inbox):

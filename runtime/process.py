@@ -199,6 +199,13 @@ class SocketMailbox:
             socket.setsockopt(zmq.LINGER, 2000)
         self._in.connect(base + ".in")
         self._out.connect(base + ".out")
+        self._posted: deque[Inbound] = deque()
+        self._woken, self._wake = os.pipe()  # as long as the process: a thread may post until its end
+        os.set_blocking(self._woken, False)
+        os.set_blocking(self._wake, False)
+        self._poller = zmq.Poller()
+        for source in (self._in, self._woken):
+            self._poller.register(source, zmq.POLLIN)
         self.rejected = 0
         self.early: list[Inbound] = []
         """Messages that came with the configuration, to be received first."""
@@ -206,17 +213,24 @@ class SocketMailbox:
     def receive(self, timeout_s: float | None) -> list[Inbound]:
         """See `loop.Mailbox`."""
         messages, self.early = self.early, []
-        if not messages and not self._in.poll(None if timeout_s is None else int(timeout_s * 1000)):
-            return messages
-        while True:
+        if not messages and timeout_s != 0:
+            ready = dict(self._poller.poll(None if timeout_s is None else int(timeout_s * 1000)))
+            if self._woken in ready:
+                os.read(self._woken, 4096)
+        while self._posted:
+            messages.append(self._posted.popleft())
+        while self._in.poll(0):
             try:
-                frame = self._in.recv(zmq.NOBLOCK)
-            except zmq.Again:
-                return messages
-            try:
-                messages.append(decode_inbound(frame))
+                messages.append(decode_inbound(self._in.recv(zmq.NOBLOCK)))
             except msgspec.DecodeError:
                 self.rejected += 1
+        return messages
+
+    def post(self, message: Inbound) -> None:
+        """See `loop.Mailbox`."""
+        self._posted.append(message)
+        with contextlib.suppress(BlockingIOError):  # the pipe is full: it wakes anyway
+            os.write(self._wake, b"\0")
 
     def send(self, messages: list[Outbound]) -> None:
         """See `loop.Mailbox`."""

@@ -64,8 +64,11 @@ class Stream:
         asked: Asked,
         reader: AnswerReader | None = None,
         marks: Mapping[int, str] | None = None,
+        *,
+        unseen: bool = False,
     ):
-        """reader: of this sample. marks: control tokens that it must see, id -> text."""
+        """reader: of this sample. marks: control tokens that it must see, id -> text. unseen: nobody reads deltas, so the text is
+        made at the end, unless a stop string or a reader must see it before."""
         self.index = index
         self.ids: list[int] = []
         self.logprobs: list[TokenLogprob] = []
@@ -81,9 +84,11 @@ class Stream:
         watches = asked.stop or asked.stop_regex
         self._stops = StopWatcher(asked.stop, asked.stop_regex, keep_stop=asked.no_stop_trim) if watches else None
         self._pieces: list[str] = []
+        self._at_the_end = unseen and reader is None and self._stops is None
 
     def push(self, token: int, drawn: DrawnLogprob | None) -> Delta | None:
-        """One drawn token. Returns what the caller may see of it; None once the text has stopped. Changes state."""
+        """One drawn token. Returns what the caller may see of it; None once the text has stopped, and where nobody looks before
+        the end. Changes state."""
         if self.stopped is not None or self.ended:
             return None
         self.ids.append(token)
@@ -91,6 +96,8 @@ class Stream:
         if drawn is not None:
             logprobs = (named_logprob(drawn, self._tokenizer),)
             self.logprobs.extend(logprobs)
+        if self._at_the_end:
+            return None
         text = self._detokenizer.push((token,))
         if self._reader is not None:
             self._reasoning_tokens += self._reader.is_reasoning
@@ -135,7 +142,8 @@ class Stream:
     def _rest(self, num_output: int) -> str:
         del self.ids[num_output:]
         del self.logprobs[num_output:]
-        text = self._detokenizer.flush()
+        text = self._detokenizer.push(self.ids) if self._at_the_end else ""
+        text += self._detokenizer.flush()
         if self._stops is not None:
             text, self.stopped = self._stops.push(text)
             if self.stopped is None:

@@ -84,6 +84,12 @@ class AbortKey(msgspec.Struct, frozen=True, tag="abort"):
     key: int
 
 
+class GrammarLoaded(msgspec.Struct, frozen=True, tag="grammar_loaded"):
+    """From a thread of the engine's own process: the grammar with this ticket was read (`constrained.loading`)."""
+
+    ticket: int
+
+
 class Ask(msgspec.Struct, frozen=True, tag="ask"):
     """A control request. what: info | stats | tree | flush | check. token: pairs question and answer."""
 
@@ -101,7 +107,7 @@ class Close(msgspec.Struct, frozen=True, tag="close"):
     """Last message to an engine process."""
 
 
-Inbound = Submit | SubmitScore | StopAt | AbortKey | Ask | Configure | Close
+Inbound = Submit | SubmitScore | StopAt | AbortKey | GrammarLoaded | Ask | Configure | Close
 
 
 # ---------------------------------------------------------------------------------------------------- from the engine

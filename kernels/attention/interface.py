@@ -6,8 +6,9 @@ keys it may see, never on the other rows, on how its prompt was cut into chunks,
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from torch import Tensor
@@ -81,4 +82,35 @@ class Attention(Protocol):
 
         Both pools are contiguous. Returns [tokens, num_heads, head_dim] in q's dtype. Changes no state.
         """
+        ...
+
+
+@dataclass(frozen=True)
+class HostPlan:
+    """A step's plan before it is on the device. flat: int32 [n], all that the kernels read of it; n depends on `capacity` alone.
+    variant: which launches it needs; a plan of the same capacity and variant may take its place in a recorded graph."""
+
+    flat: np.ndarray
+    capacity: Any
+    variant: Hashable
+
+
+@runtime_checkable
+class GraphAttention(Attention, Protocol):
+    """An attention whose launches depend on nothing but capacity and variant, so that they can be recorded."""
+
+    def decode_capacity(self, rows: int) -> Any:
+        """Room for every step of up to `rows` spans of one token each. Pure."""
+        ...
+
+    def host_plan(self, index: AttentionIndex, capacity: Any = None) -> HostPlan:
+        """The plan of a step, in this capacity or in one that just fits. Changes no state."""
+        ...
+
+    def idle_plan(self, capacity: Any) -> HostPlan:
+        """The plan of a step without any work, of the variant that a step has that shares nothing and splits nothing. Pure."""
+        ...
+
+    def on_device(self, host: HostPlan, flat: Tensor, page_table: Tensor, page_size: int) -> Any:
+        """What `run` takes. flat: int32 [n] on the device, where `host.flat` is or will be. Changes no state."""
         ...

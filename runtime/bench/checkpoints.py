@@ -11,7 +11,7 @@ import os
 import shutil
 import sysconfig
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ TEMPLATE = (
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of a model whose input and output embedding are one matrix. heads: of queries and of keys and values."""
+    """Sizes of a model. heads: of queries and of keys and values. tied: input and output embedding are one matrix."""
 
     name: str
     architecture: str
@@ -45,6 +45,7 @@ class Shape:
     eps: float = 1e-6
     qkv_bias: bool = False
     qk_norm: bool = False
+    tied: bool = True
     rope: dict[str, Any] = field(default_factory=lambda: {"rope_type": "default"})
 
     @property
@@ -54,8 +55,13 @@ class Shape:
 
     @property
     def vocab_parameters(self) -> int:
-        """Of the one embedding."""
+        """Of the output embedding: what a token whose logits are wanted is multiplied with."""
         return self.vocab * self.hidden
+
+    @property
+    def weight_parameters(self) -> int:
+        """Of all matrices that are kept: layers, and one embedding or two."""
+        return self.layer_parameters + self.vocab_parameters * (1 if self.tied else 2)
 
     @property
     def kv_bytes_token(self) -> int:
@@ -89,6 +95,8 @@ class Shape:
             if self.qk_norm:
                 found |= {f"{at}self_attn.{name}.weight": (self.head_dim,) for name in ("q_norm", "k_norm")}
         found["model.norm.weight"] = (self.hidden,)
+        if not self.tied:
+            found["lm_head.weight"] = (self.vocab, self.hidden)
         return found
 
     def config(self) -> dict[str, Any]:
@@ -112,7 +120,7 @@ class Shape:
             "mlp_bias": False,
             "attention_dropout": 0.0,
             "use_sliding_window": False,
-            "tie_word_embeddings": True,
+            "tie_word_embeddings": self.tied,
             "torch_dtype": "bfloat16",
             "bos_token_id": None,
             "eos_token_id": 2,
@@ -133,6 +141,7 @@ SHAPES = {
         Shape("tiny", "Qwen3ForCausalLM", 128, 2, (4, 2), 64, 256, 2048, 40_960, 1e6, qk_norm=True),
         Shape("Qwen2.5-0.5B", "Qwen2ForCausalLM", 896, 24, (14, 2), 64, 4864, 151_936, 32_768, 1e6, qkv_bias=True),
         Shape("Qwen3-0.6B", "Qwen3ForCausalLM", 1024, 28, (16, 8), 128, 3072, 151_936, 40_960, 1e6, qk_norm=True),
+        Shape("Qwen3-8B", "Qwen3ForCausalLM", 4096, 36, (32, 8), 128, 12_288, 151_936, 40_960, 1e6, qk_norm=True, tied=False),
         Shape("Llama-3.2-1B", "LlamaForCausalLM", 2048, 16, (32, 8), 64, 8192, 128_256, 131_072, 5e5, 1e-5, rope=_LLAMA3),
     )
 }
@@ -148,12 +157,23 @@ def make(shape: Shape, folder: Path, *, seed: int = SEED) -> Path:
     unfinished = folder / f".{place.name}.{os.getpid()}"
     unfinished.mkdir(parents=True, exist_ok=True)
     _write_weights(shape, unfinished / "model.safetensors", seed)
-    _write_tokenizer(unfinished, min(TOKENIZER_SIZE, shape.vocab), shape.positions, kept=folder)
-    (unfinished / "generation_config.json").write_text(json.dumps({"eos_token_id": 2, "pad_token_id": 0}) + "\n")
-    (unfinished / "config.json").write_text(json.dumps(shape.config(), indent=2) + "\n")
+    _write_texts(shape, unfinished, min(TOKENIZER_SIZE, shape.vocab), kept=folder)
     if place.exists():
         shutil.rmtree(place)
     unfinished.rename(place)
+    return place
+
+
+def without_weights(shape: Shape, folder: Path, *, tokens: int = TOKENIZER_SIZE) -> Path:
+    """A folder for `load_format` dummy: config and tokenizer, of at most `tokens` tokens. Made below `folder` if missing."""
+    size = min(tokens, shape.vocab)
+    place = folder / f"{shape.name.lower()}-dummy-{size}"
+    if not (place / "config.json").exists():
+        unfinished = folder / f".{place.name}.{os.getpid()}"
+        unfinished.mkdir(parents=True, exist_ok=True)
+        _write_texts(shape, unfinished, size, kept=folder)
+        shutil.rmtree(place, ignore_errors=True)
+        unfinished.rename(place)
     return place
 
 
@@ -166,7 +186,7 @@ def with_large_vocabulary(place: Path, shape: Shape) -> Path:
     unfinished = other.with_name(f".{other.name}.{os.getpid()}")
     unfinished.mkdir(parents=True, exist_ok=True)
     os.link(place / "model.safetensors", unfinished / "model.safetensors")
-    _write_tokenizer(unfinished, LARGE_VOCABULARY, shape.positions, kept=place.parent, texts=_sources)
+    _write_tokenizer(unfinished, LARGE_VOCABULARY, shape.positions, kept=place.parent)
     for name in ("generation_config.json", "config.json"):
         shutil.copyfile(place / name, unfinished / name)
     if other.exists():
@@ -194,6 +214,13 @@ def _bundled_texts() -> Iterator[str]:
     return ("".join(text for text, _ in draw()) for _ in range(4_000))
 
 
+def _write_texts(shape: Shape, folder: Path, tokens: int, *, kept: Path) -> None:
+    """All of a checkpoint but its weights; config.json, by which a folder is known to be whole, comes last."""
+    _write_tokenizer(folder, tokens, shape.positions, kept=kept)
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": 2, "pad_token_id": 0}) + "\n")
+    (folder / "config.json").write_text(json.dumps(shape.config(), indent=2) + "\n")
+
+
 def _write_weights(shape: Shape, file: Path, seed: int) -> None:
     """Normal with a deviation of 0.02; the norms' weights around 1. Each tensor is drawn by its own name."""
     import torch
@@ -207,16 +234,20 @@ def _write_weights(shape: Shape, file: Path, seed: int) -> None:
     save_file(tensors, file, {"format": "pt"})
 
 
-def _write_tokenizer(
-    folder: Path, size: int, positions: int, *, kept: Path, texts: Callable[[], Iterator[str]] = _bundled_texts
-) -> None:
-    """tokenizer.json (trained once for each size, then copied), its config and the chat template."""
+def tokenizer_file(size: int, kept: Path) -> Path:
+    """The tokenizer.json of `size` tokens in the folder `kept`, trained if it is missing: up to `TOKENIZER_SIZE` of them on the
+    bundled model's texts (tens of seconds), more on the Python sources of the packages that are installed here (a minute)."""
     trained = kept / f"tokenizer-{size}.json"
     if not trained.exists():
         unfinished = trained.with_suffix(f".{os.getpid()}")
-        _train(size, texts()).save(str(unfinished))
+        _train(size, _bundled_texts() if size <= TOKENIZER_SIZE else _sources()).save(str(unfinished))
         unfinished.rename(trained)
-    shutil.copyfile(trained, folder / "tokenizer.json")
+    return trained
+
+
+def _write_tokenizer(folder: Path, size: int, positions: int, *, kept: Path) -> None:
+    """tokenizer.json (trained once for each size, then copied), its config and the chat template."""
+    shutil.copyfile(tokenizer_file(size, kept), folder / "tokenizer.json")
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": positions,

@@ -4,6 +4,10 @@
 with jump-forward; on a model of 0.5 billion parameters with a vocabulary of 128,000 tokens, and on the bundled one. The schema is
 a list of records that does not end before its time; between 13 and 50 % of its tokens are forced. Ceiling: free text, and
 with jump-forward the forward passes that are saved. Engines take turns; medians, and the median ratio of the pairs.
+
+Before that (`--only masks` alone): what both grammar engines take for a set of grammars over the large vocabulary, to compile, to
+load, and at each token for the mask of one row (`masks.py`). Ceiling: a mask is filled while a step of the model runs, 10 ms and
+more on a CPU.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -25,6 +30,7 @@ from ..async_engine import AsyncEngine, complete
 from ..bundled import MODEL_DIR
 from ..config import EngineOptions
 from ..protocol import GenerateRequest, SamplingParams, Text
+from . import masks
 from .checkpoints import SHAPES, make, with_large_vocabulary
 from .machine import cores
 
@@ -41,6 +47,7 @@ RECORD = {
 }
 SCHEMA = JsonSchema(json.dumps({"type": "array", "items": RECORD, "minItems": 200, "maxItems": 200}))
 KINDS = ("free", "constrained", "jump-forward")
+PARTS = ("masks", "whole")
 
 
 @dataclass(frozen=True)
@@ -108,18 +115,40 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=cores())
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "ramify-bench", help="of checkpoints")
+    parser.add_argument("--only", choices=PARTS, help="masks: of single rows, by grammar engine; whole: requests, by kind")
+    parser.add_argument("--schemas", type=Path, help="a folder of JSON files with schemas by name, in place of our grammars")
     said = parser.parse_args(argv)
     models = {"bundled": MODEL_DIR}
     if not said.quick:
         shape = SHAPES["Qwen2.5-0.5B"]
         models[f"{shape.name}'s sizes"] = with_large_vocabulary(make(shape, said.folder), shape)
-    output, repeats = (16, 1) if said.quick else (said.output, said.repeats)
     result = {}
-    for name, model in models.items():
-        work = compare(model, requests=said.requests, output=output, repeats=repeats, threads=said.threads)
-        figures = result[name] = summary(asyncio.run(work))
-        print(f"{name}: {said.requests} requests of {output} tokens")
-        for what, value in figures.items():
-            print(f"  {what:42} {value:10.3f}")
+    if said.only in (None, "masks"):
+        result["masks"] = _masks(list(models.values())[-1], said)
+    if said.only in (None, "whole"):
+        result |= {name: _whole(name, model, said) for name, model in models.items()}
     print(json.dumps({"bench": "constrained", "load": os.getloadavg()[0], **result}))
     return 0
+
+
+def _masks(model: Path, said: argparse.Namespace) -> dict[str, Any]:
+    grammars = masks.GRAMMARS if said.schemas is None else masks.corpus(said.schemas)
+    if said.quick:
+        grammars = {name: grammars[name] for name in list(grammars)[:2]}
+    figures = masks.measure(model, grammars, show_each=said.schemas is None)
+    counts = f"{figures['grammars']} grammars, {figures['refused']} refused, {figures['vocabulary']} tokens"
+    print(f"{counts} (*: the engine that is taken)")
+    for who in (*masks.ENGINES, "as chosen"):
+        shown = ", ".join(f"{what} {value:.1f}" for what, value in figures[who].items())
+        print(f"  {who:12} {shown}")
+    return figures
+
+
+def _whole(name: str, model: Path, said: argparse.Namespace) -> dict[str, float]:
+    output, repeats = (16, 1) if said.quick else (said.output, said.repeats)
+    work = compare(model, requests=said.requests, output=output, repeats=repeats, threads=said.threads)
+    figures = summary(asyncio.run(work))
+    print(f"{name}: {said.requests} requests of {output} tokens")
+    for what, value in figures.items():
+        print(f"  {what:42} {value:10.3f}")
+    return figures

@@ -106,7 +106,7 @@ async def attack(engine: AsyncEngine, rounds: range) -> dict[str, list[float]]:
 async def measure(rounds: int, quiet_s: float, threads: int) -> dict[str, Any]:
     """The figures."""
     seed = itertools.count()
-    async with await AsyncEngine.start(EngineOptions(threads=threads, kv_tokens=20_000)) as engine:
+    async with await AsyncEngine.start(EngineOptions(threads=threads, kv_tokens=20_000, grammar_cache=False)) as engine:
         await attack(engine, range(1))  # both compile processes have started, and everything is imported
         end = time.perf_counter() + quiet_s
         alone = await gaps(engine, lambda: time.perf_counter() > end, seed)

@@ -38,7 +38,11 @@ def measure(name: str, arguments: Sequence[str], *, out: str | None = None) -> i
 
 
 def run(said: argparse.Namespace) -> int:
-    """List, run one, or run all; 0 where none failed. Raises InvalidRequest for an unknown name."""
+    """List, run one, a suite, or all; 0 where none failed. Raises InvalidRequest for an unknown name."""
+    if said.suite is not None:
+        names = [] if said.name is None else [said.name]
+        kept = [] if said.out is None else ["--out", said.out]
+        return import_module(f"{PACKAGE}.{said.suite}.suite").main([*names, *said.rest, *kept])
     known = benchmarks()
     if said.all:
         failed = []

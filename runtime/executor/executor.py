@@ -10,12 +10,15 @@ inside a step is raised by its `result` as StepFailed; the step's row entries an
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
-from torch import Tensor
 
 from ..models.decoder import Decoder
 from ..plan import StepPlan
-from .batch import Batch, build
+from .batch import build
+from .forward import Forward
+from .graphs import Recorder, StepGraphs
 from .kv_pool import KVPool
 from .launched import TorchLaunched
 from .sampler import Sampler
@@ -26,9 +29,19 @@ class TorchExecutor:
     """The plan's `Executor` on one device. All calls must come from one thread."""
 
     def __init__(
-        self, decoder: Decoder, *, pool: KVPool, max_rows: int, context_length: int, tree_attention: bool = True
+        self,
+        decoder: Decoder,
+        *,
+        pool: KVPool,
+        max_rows: int,
+        context_length: int,
+        tree_attention: bool = True,
+        record: Recorder | None = None,
+        graph_tokens: int | None = None,
     ):
-        """tree_attention: attention is told which rows share pages. It changes what is read, and no bit of the results."""
+        """tree_attention: attention is told which rows share pages. It changes what is read, and no bit of the results.
+        record: what makes graphs of steps of few tokens (`graphs.py`), None: no graphs.
+        graph_tokens: of the largest graph, see `StepGraphs`."""
         self.decoder, self.pool = decoder, pool
         self.table = SequenceTable(
             max_rows=max_rows,
@@ -38,6 +51,15 @@ class TorchExecutor:
             tree_attention=tree_attention,
         )
         self._sampler = Sampler(self.table, decoder.kernels.sampling)
+        plainly = Forward(decoder, pool, self.table)
+        self._graphs = None if record is None else StepGraphs(plainly, record, graph_tokens)
+        self._compute = self._graphs or plainly
+
+    @torch.inference_mode()
+    def warm(self, progress: Callable[[int, int], None]) -> None:
+        """Records the graphs that most steps use. progress: called with those done and all. Before the first step."""
+        if self._graphs is not None:
+            self._graphs.warm(progress)
 
     def forward(self, plan: StepPlan) -> TorchLaunched:
         """Start a step. Changes the table's rows, the pool's pages, and nothing else."""
@@ -46,20 +68,6 @@ class TorchExecutor:
             table.enter(plan.entering)
             table.write_pages(plan.table_row, plan.table_index, plan.table_page)
             self.pool.copy_pages(plan.copy_src, plan.copy_dst)
-            launched.batch = batch = build(plan, table, self.pool.page_size)
-            table.penalties.feed(plan.rows, plan.starts, plan.lengths, batch.token_ids)
-            launched.logits = self._logits(batch)
+            launched.computed = computed = self._compute(build(plan, table, self.pool.page_size))
+            table.penalties.feed(plan.rows, plan.starts, plan.lengths, computed.token_ids)
         return launched
-
-    def _logits(self, batch: Batch) -> Tensor:
-        """[wanted logits rows, vocab] in the model's dtype; writes K and V of the step's tokens."""
-        if not len(batch.token_ids):
-            return torch.empty(0, self.table.vocab, device=self.table.device)
-        return self.decoder.forward(
-            batch.token_ids,
-            batch.positions,
-            kv=self.pool,
-            slots=batch.slots,
-            attention_plan=self.decoder.plan_attention(batch.attention),
-            logit_rows=batch.logit_rows,
-        )

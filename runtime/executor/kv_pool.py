@@ -6,23 +6,25 @@ import torch
 from torch import Tensor
 
 from ...kernels.kv.interface import KVCopyPages
+from ...kernels.upload import upload
 from ..errors import InvalidRequest
 from ..models.decoder import KVSpec
 from ..plan import Int32
-from .batch import upload
 
 
 class KVPool:
     """K and V of every layer: `KVSpec.pool_shape` each, slot = page * page_size + offset.
 
     Contents are undefined until written. On the CPU memory is taken page by page as slots are first written, so a pool may
-    be sized for the worst case. Raises InvalidRequest if the address space or the device has no room for it.
+    be sized for the worst case. Behind the last page is one that no sequence ever has: `spare_slot` is where rows write that
+    only fill up a batch. Raises InvalidRequest if the address space or the device has no room for the pool.
     """
 
     def __init__(self, spec: KVSpec, *, num_pages: int, page_size: int, device: torch.device, copy: KVCopyPages):
         self.spec, self.num_pages, self.page_size, self.device = spec, num_pages, page_size, device
+        self.spare_slot = num_pages * page_size
         self._copy = copy
-        shape = spec.pool_shape(num_pages * page_size)
+        shape = spec.pool_shape(self.spare_slot + page_size)
         try:
             self._layers = [
                 (torch.empty(shape, dtype=spec.dtype, device=device), torch.empty(shape, dtype=spec.dtype, device=device))
@@ -48,6 +50,6 @@ class KVPool:
         """Copies whole pages, source[i] to target[i], in every layer. No page may be both. Changes the pool."""
         if not len(source):
             return
-        pages = upload(source.astype("int64"), self.device), upload(target.astype("int64"), self.device)
+        sources, targets = upload([source.astype("int64"), target.astype("int64")], self.device)
         for pool in (tensor for layer in self._layers for tensor in layer):
-            self._copy(pool, *pages, self.page_size)
+            self._copy(pool, sources, targets, self.page_size)

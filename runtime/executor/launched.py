@@ -10,10 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...kernels.upload import upload
 from ..plan import SAMPLE, Int32, StepFailed, StepPlan, StepResult
-from .batch import Batch, upload
+from .batch import Computed
 from .logprobs import Logprobs, report
 from .sampler import Draws, Sampler
+
+DEVICE_LOST: tuple[type[Exception], ...] = (torch.AcceleratorError,) if hasattr(torch, "AcceleratorError") else ()
+"""A kernel that went wrong on a GPU takes the whole process's use of the GPU with it: the process has to end, and is started
+again by who watches over it. Running out of memory is none of these."""
 
 
 class TorchLaunched:
@@ -21,12 +26,11 @@ class TorchLaunched:
 
     def __init__(self, plan: StepPlan, sampler: Sampler):
         self.plan = plan
-        self.batch: Batch | None = None
-        self.logits: Tensor | None = None
+        self.computed: Computed | None = None
         self._sampler = sampler
         self._clock = DeviceClock(sampler.device)
         self._failure: Exception | None = None
-        self._drawn: tuple[Tensor, Tensor] | None = None
+        self._drawn: Tensor | None = None
         self._logprobs: Logprobs | None = None
 
     @property
@@ -39,9 +43,11 @@ class TorchLaunched:
         try:
             with torch.inference_mode(), self._clock.running():
                 yield
+        except DEVICE_LOST:
+            raise
         except Exception as error:  # whatever it is (out of memory, a kernel's error), it is this step that failed
             self._failure = error
-            self.batch = self.logits = None
+            self.computed = None
 
     def sample(self, masks: Int32 | None) -> None:
         """Draw what the plan wants. masks: int32 [entries with want_mask, words]. Sets last tokens on the device."""
@@ -49,10 +55,10 @@ class TorchLaunched:
             return
         assert self._drawn is None, f"step {self.step} was sampled twice"
         with self.working():
-            batch, logits = self.batch, self.logits
-            assert batch is not None and logits is not None
-            tokens, bad = self._draw(batch, logits, masks)
-            logprobs = report(logits, batch.which, self.plan, tokens, self._sampler.ops)
+            computed, self.computed = self.computed, None
+            assert computed is not None
+            tokens = self._draw(computed, masks)
+            logprobs = report(computed.logits, computed.which, self.plan, tokens, self._sampler.ops)
             if logprobs is not None:
                 self._logprobs = Logprobs(
                     drawn=_to_host(logprobs.drawn),
@@ -61,48 +67,49 @@ class TorchLaunched:
                     top=_to_host(logprobs.top),
                     bad=_to_host(logprobs.bad),
                 )
-            self._drawn = _to_host(tokens), _to_host(bad)
-            self.batch = self.logits = None
+            self._drawn = _to_host(tokens)
 
-    def _draw(self, batch: Batch, logits: Tensor, masks: Int32 | None) -> tuple[Tensor, Tensor]:
-        """Tokens, int64 [W], -1 where none was drawn, and bad, bool [W]."""
+    def _draw(self, computed: Computed, masks: Int32 | None) -> Tensor:
+        """Tokens, int64 [W], -1 where none was drawn: nothing was wanted, or the entry was bad."""
         plan, table, total = self.plan, self._sampler.table, len(self.plan.want_kind)
         (drawing,) = (plan.want_kind == SAMPLE).nonzero()
         if not len(drawing):
-            return torch.full((total,), -1, device=table.device), torch.zeros(total, dtype=torch.bool, device=table.device)
+            return torch.full((total,), -1, device=table.device)
         rows = plan.want_row[drawing]
-        draws = Draws(batch.which[drawing], rows, plan.want_position[drawing], plan.want_mask[drawing] > 0)
-        tokens, bad = self._sampler.draw(logits, draws, masks)
+        draws = Draws(computed.which[drawing], rows, plan.want_position[drawing], plan.want_mask[drawing] > 0)
+        tokens, _ = self._sampler.draw(computed.logits, draws, masks)
+        into, where = upload([rows.astype(np.int64), drawing], table.device)
         # A bad row must feed a token all the same: its sequence ends, but the next step may be under way already.
-        table.last_tokens.index_copy_(0, upload(rows.astype(np.int64), table.device), tokens.clamp(min=0))
+        table.last_tokens.index_copy_(0, into, tokens.clamp(min=0))
         if len(drawing) == total:
-            return tokens, bad
-        where = upload(drawing, table.device)
-        every_bad = torch.zeros(total, dtype=torch.bool, device=table.device)
-        every_token = torch.full((total,), -1, device=table.device)
-        return every_token.index_copy_(0, where, tokens), every_bad.index_copy_(0, where, bad)
+            return tokens
+        return torch.full((total,), -1, device=table.device).index_copy_(0, where, tokens)
 
     def result(self) -> StepResult:
-        """Wait for the device. A step that nobody sampled is sampled without masks. Raises StepFailed with the cause."""
+        """Wait for the device. A step that nobody sampled is sampled without masks. Raises StepFailed with the cause, and one of
+        `DEVICE_LOST` where the device will not work again for this process."""
         if self._drawn is None:
             self.sample(None)
         try:
             seconds = self._clock.wait()
+        except DEVICE_LOST:
+            raise
         except Exception as error:  # a device reports what a kernel did wrong when one waits for it
             self._failure = error
         if self._failure is not None:
             name = type(self._failure).__name__
             raise StepFailed(f"Step {self.step} failed: {name}: {self._failure}") from self._failure
         assert self._drawn is not None
-        plan, (tokens, bad), logprobs = self.plan, self._drawn, self._logprobs
+        plan, tokens, logprobs = self.plan, self._drawn.numpy().astype(np.int32), self._logprobs
+        bad = (plan.want_kind == SAMPLE) & (tokens < 0)
         return StepResult(
             step=plan.step,
-            tokens=tokens.numpy().astype(np.int32),
+            tokens=tokens,
             logprobs=np.zeros(len(tokens), np.float32) if logprobs is None else logprobs.drawn.numpy(),
             id_logprobs=np.zeros(0, np.float32) if logprobs is None else logprobs.ids.numpy(),
             top_ids=np.zeros(0, np.int32) if logprobs is None else logprobs.top_ids.numpy().astype(np.int32),
             top_logprobs=np.zeros(0, np.float32) if logprobs is None else logprobs.top.numpy(),
-            bad=bad.numpy() if logprobs is None else bad.numpy() | logprobs.bad.numpy(),
+            bad=bad if logprobs is None else bad | logprobs.bad.numpy(),
             forward_s=seconds,
         )
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from ...kernels.sampling.interface import Sampling
+from ...kernels.upload import upload
 from ..plan import LOGPROB, StepPlan
-from .batch import upload
 from .sequence_table import Int64
 
 VALUES_AT_ONCE = 1 << 24
@@ -47,17 +47,17 @@ def report(
     rows_at_once = max(1, values_at_once // logits.shape[-1])
     norm = torch.full((len(logits),), torch.nan, dtype=torch.float64, device=device)
     for part in _parts(needed, rows_at_once):
-        rows = upload(part, device)
+        (rows,) = upload([part], device)
         norm[rows] = ops.log_normalizer(logits, rows)
-    row_of = upload(which, device)
+    pairs = np.repeat(which, id_counts), plan.want_ids.astype(np.int64)
+    row_of, silent, is_wanted, pair_row, pair_id = upload([which, plan.want_logprob == 0, wanted, *pairs], device)
     norm_of = norm[row_of]
 
     drawn = logits[row_of, tokens.clamp(min=0)].double() - norm_of
-    drawn = drawn.float().masked_fill(upload(plan.want_logprob == 0, device), 0.0)
-    pair_row = upload(np.repeat(which, id_counts), device)
-    ids = (logits[pair_row, upload(plan.want_ids.astype(np.int64), device)].double() - norm[pair_row]).float()
+    drawn = drawn.float().masked_fill(silent, 0.0)
+    ids = (logits[pair_row, pair_id].double() - norm[pair_row]).float()
     top, top_ids = _tops(logits, which, plan.want_top, norm, ops, rows_at_once)
-    bad = upload(wanted, device) & ~torch.isfinite(norm_of)
+    bad = is_wanted & ~torch.isfinite(norm_of)
     return Logprobs(drawn=drawn, ids=ids, top_ids=top_ids, top=top, bad=bad)
 
 
@@ -71,10 +71,9 @@ def _tops(
         return torch.empty(0, device=device), torch.empty(0, dtype=torch.int64, device=device)
     values, ids = [], []
     for part in _parts(entries, rows_at_once):
-        rows = upload(which[part], device)
         most = min(int(counts[part].max()), vocab)
+        rows, inside = upload([which[part], np.flatnonzero(np.arange(most) < counts[part, None])], device)
         best, best_ids = ops.ranked(logits, rows, most)
-        inside = upload(np.flatnonzero(np.arange(most) < counts[part, None]), device)
         values.append((best.double() - norm[rows, None]).float().flatten()[inside])
         ids.append(best_ids.flatten()[inside])
     return torch.cat(values), torch.cat(ids)

@@ -66,7 +66,8 @@ def weight_bytes(config: ModelConfig, dtype: torch.dtype, quantization: str | No
     if quantization is None:
         return count_weights(config) * dtype.itemsize
     linear = sum(_sizes(config, lambda entry: entry.linear).values())
-    return int(linear * FORMATS[quantization].bits_a_weight / 8) + (count_weights(config) - linear) * dtype.itemsize
+    bits = 8 if quantization == "fp8" else FORMATS[quantization].bits_a_weight
+    return int(linear * bits / 8) + (count_weights(config) - linear) * dtype.itemsize
 
 
 def _sizes(config: ModelConfig, wanted: Callable[[Parameter], bool]) -> dict[str, int]:

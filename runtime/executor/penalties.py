@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ...kernels.sampling.interface import Penalties
+from ...kernels.upload import upload
 from ..plan import Int32, RowEntry
 
 NO_PENALTY = (0.0, 0.0, 1.0)
@@ -45,7 +46,7 @@ class PenaltyCounts:
         place = self._place[row] = self._free.pop() if self._free else self._grow()
         self._strength[row] = strength
         self._counted[row] = len(history)
-        ids = torch.from_numpy(history.astype(np.int64)).to(self.device, non_blocking=True)
+        (ids,) = upload([history.astype(np.int64)], self.device)
         prompt, output = ids[: entry.num_prompt], ids[entry.num_prompt :]
         self._in_prompt[place].zero_().index_fill_(0, prompt, True)
         self._counts[place].zero_().index_add_(0, output, torch.ones_like(output, dtype=torch.int32))
@@ -75,6 +76,8 @@ class PenaltyCounts:
 
     def of(self, rows: list[int]) -> Penalties | None:
         """What the kernel takes, one entry a row; None if no row has a penalty. Shares the counts' memory."""
+        if not self._place:
+            return None
         place = np.array([self._place.get(row, -1) for row in rows], np.int64)
         if not (place >= 0).any():
             return None

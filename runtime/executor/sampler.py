@@ -74,15 +74,23 @@ class Sampler:
 
     def _edits(self, draws: Draws, banned: NDArray[np.bool_], masks: Int32 | None) -> kernel.Edits:
         table, rows = self.table, draws.rows.tolist()
-        bias = [table.bias.get(row, _NO_BIAS) for row in rows]
-        bans = [table.stop_ids.get(row, _NO_IDS) if ban else _NO_IDS for row, ban in zip(rows, banned.tolist(), strict=True)]
+        nothing = np.zeros(len(rows), np.int64)  # most steps with a mask have no other edit
+        bias_end, bias_ids, bias_values = nothing, *_NO_BIAS
+        if table.bias:
+            bias = [table.bias.get(row, _NO_BIAS) for row in rows]
+            bias_end = np.cumsum([len(ids) for ids, _ in bias])
+            bias_ids, bias_values = (np.concatenate(parts) for parts in zip(*bias, strict=True))
+        banned_end, banned_ids = nothing, _NO_IDS
+        if banned.any():
+            bans = [table.stop_ids.get(row, _NO_IDS) if ban else _NO_IDS for row, ban in zip(rows, banned.tolist(), strict=True)]
+            banned_end, banned_ids = np.cumsum([len(ids) for ids in bans]), np.concatenate(bans)
         assert masks is not None or not draws.masked.any(), "grammar masks are wanted and were not given"
         return kernel.Edits(
-            bias_end=np.cumsum([len(ids) for ids, _ in bias]),
-            bias_ids=np.concatenate([ids for ids, _ in bias]),
-            bias_values=np.concatenate([values for _, values in bias]),
-            banned_end=np.cumsum([len(ids) for ids in bans]),
-            banned_ids=np.concatenate(bans),
+            bias_end=bias_end,
+            bias_ids=bias_ids,
+            bias_values=bias_values,
+            banned_end=banned_end,
+            banned_ids=banned_ids,
             penalties=table.penalties.of(rows),
             mask=np.where(draws.masked, np.cumsum(draws.masked) - 1, -1),
             masks=masks if draws.masked.any() else None,

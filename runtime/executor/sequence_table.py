@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from ...kernels.sampling.philox import ROUNDS, round_keys
+from ...kernels.upload import upload
 from ..plan import Int32, RowEntry
 from .penalties import PenaltyCounts
 from .sharing import PageSharing
@@ -81,5 +82,5 @@ class SequenceTable:
             self.sharing.writing(rows, indices, pages)
         self.host_pages[rows, indices] = pages
         if self.device.type != "cpu":
-            moved = torch.from_numpy(np.stack([rows, indices, pages])).to(self.device, non_blocking=True)
-            self.page_table[moved[0].long(), moved[1].long()] = moved[2]
+            where, moved = upload([rows.astype(np.int64) * self.host_pages.shape[1] + indices, pages], self.device)
+            self.page_table.view(-1).index_copy_(0, where, moved)

@@ -8,24 +8,33 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import ModelError
-from .checkpoint import Checkpoint, listed, open_checkpoint
+from .checkpoint import Checkpoint, TensorEntry, listed, open_checkpoint
 from .config import ModelConfig, check_tokenizer, read_config
 from .spec import Parameter, parameters, unused
 
 _FLOATS = frozenset(("F32", "BF16", "F16"))
 
 
-def check_checkpoint(folder: Path, tokenizer_size: int | None = None) -> tuple[ModelConfig, Checkpoint]:
+def check_checkpoint(
+    folder: Path, tokenizer_size: int | None = None, *, load_format: str = "auto"
+) -> tuple[ModelConfig, Checkpoint]:
     """The checkpoint's configuration and list of tensors. Raises ModelError for anything that keeps it from being loaded.
 
-    tokenizer_size: number of ids that the tokenizer knows, checked against the embedding.
+    tokenizer_size: number of ids that the tokenizer knows, checked against the embedding. load_format: dummy needs no weights;
+    the list is then of the tensors that the configuration asks for, in no shard.
     """
     config = read_config(folder)
-    checkpoint = open_checkpoint(folder)
+    checkpoint = without_weights(folder, config) if load_format == "dummy" else open_checkpoint(folder)
     check_tensors(config, checkpoint, parameters(config))
     if tokenizer_size is not None:
         check_tokenizer(config, tokenizer_size)
     return config, checkpoint
+
+
+def without_weights(folder: Path, config: ModelConfig) -> Checkpoint:
+    """All tensors that the model needs, in no shard: they are to be drawn. Pure."""
+    parts = (part for parameter in parameters(config) for part in (*parameter.weights, *parameter.biases))
+    return Checkpoint(folder, (), {part.name: TensorEntry(folder, part.shape, "BF16") for part in parts})
 
 
 def check_tensors(config: ModelConfig, checkpoint: Checkpoint, wanted: list[Parameter]) -> None:

@@ -15,7 +15,7 @@ from ..errors import ModelError, ModelNotFound
 from .config import read_config
 
 INDEX = "model.safetensors.index.json"
-_WANTED_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "tokenizer.model"]
+_SMALL_FILES = ["*.json", "*.jinja", "*.txt", "tokenizer.model"]
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _LISTED = 8
@@ -39,9 +39,10 @@ class Checkpoint:
     tensors: dict[str, TensorEntry]
 
 
-def resolve_checkpoint(name: str | Path) -> Path:
+def resolve_checkpoint(name: str | Path, *, weights: bool = True) -> Path:
     """The folder of a checkpoint: `name` itself, or the local copy of a hub id (owner/model), downloaded where needed.
 
+    weights: whether they are downloaded as well.
     Raises ModelNotFound if there is no such folder and no such hub id, or no network to look for it; ModelError for a hub id
     whose configuration is not supported.
     """
@@ -52,7 +53,7 @@ def resolve_checkpoint(name: str | Path) -> Path:
         raise ModelNotFound(f"{folder} is a file. Name the folder that holds config.json and the .safetensors files.")
     if not (isinstance(name, str) and _HUB_ID.fullmatch(name)):
         raise ModelNotFound(f"There is no folder {folder}. Name a Hugging Face checkpoint's folder, or a hub id (owner/model).")
-    return _download(name)
+    return _download(name, ["*.safetensors", *_SMALL_FILES] if weights else _SMALL_FILES)
 
 
 def open_checkpoint(folder: Path) -> Checkpoint:
@@ -122,7 +123,7 @@ def _read_header(path: Path) -> Iterator[tuple[str, TensorEntry]]:
         raise ModelError(f"{path} ({size} bytes) is truncated or damaged: {error}. Download it again.") from error
 
 
-def _download(name: str) -> Path:
+def _download(name: str, wanted: list[str]) -> Path:
     try:
         from huggingface_hub import snapshot_download
     except ImportError as error:
@@ -132,7 +133,7 @@ def _download(name: str) -> Path:
     try:
         # The small files first: a model that is not supported is refused before its weights are downloaded.
         read_config(Path(snapshot_download(name, allow_patterns=["*.json"])))
-        return Path(snapshot_download(name, allow_patterns=_WANTED_FILES))
+        return Path(snapshot_download(name, allow_patterns=wanted))
     except ModelError:
         raise
     except Exception as error:  # the hub client's own errors and those of whichever HTTP library it is built on

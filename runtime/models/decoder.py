@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...kernels.activation.interface import SiluMul
-from ...kernels.attention.interface import AttentionIndex, AttentionSpec
+from ...kernels.attention.interface import AttentionIndex, AttentionSpec, GraphAttention
 from ...kernels.gemm.interface import Linear, Rows
 from ...kernels.kv.int8 import row_size, row_width
 from ...kernels.layers.interface import LayeredKV, LayerParts, StackParts
@@ -111,6 +111,13 @@ class Decoder:
     def plan_attention(self, index: AttentionIndex) -> tuple[Any, ...]:
         """What attention needs in every layer of a step, once a step. Changes nothing."""
         return tuple(attention.plan(index) for attention in self._attentions)
+
+    def graph_attentions(self) -> list[GraphAttention]:
+        """The attentions in the order of their plans. Raises TypeError where one cannot be recorded."""
+        found = [attention for attention in self._attentions if isinstance(attention, GraphAttention)]
+        if len(found) < len(self._attentions):
+            raise TypeError("This attention plans on the device, so its steps cannot be recorded.")
+        return found
 
     @torch.inference_mode()
     def forward(

@@ -1,10 +1,12 @@
-"""Checkpoint -> `Decoder`: each tensor streams from its shard to its place and dtype; a layer is packed when it is complete.
+"""Checkpoint -> `Decoder`: each tensor streams from its shard to its place and dtype, or is drawn there at random; a layer is
+packed when it is complete.
 
 At any time there are in memory: what is finished, the parts of the few layers that are not complete yet, and one shard (mapped).
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator
 from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from pathlib import Path
@@ -33,6 +35,7 @@ def load_decoder(
     *,
     device: torch.device | str,
     dtype: torch.dtype,
+    load_format: str = "auto",
     quantization: str | None = None,
     kv_dtype: torch.dtype | None = None,
     costs: SharingCosts = DEFAULT_COSTS,
@@ -40,20 +43,35 @@ def load_decoder(
     max_positions: int | None = None,
     progress: Progress | None = None,
     native: Native = NONE,
+    deterministic: bool = False,
 ) -> Decoder:
     """Loads a checkpoint folder (see `checkpoint.resolve_checkpoint`) for inference in `dtype` (float32 or bfloat16).
 
+    load_format: dummy draws the weights at random on the device; the folder then needs none.
     quantization: int8 | int4, of linear layers, each as soon as it is complete. tokenizer_size: number of ids that the tokenizer
     knows, checked against the embedding. max_positions: length of the rotary table, by default and at most the model's context.
-    native: the C++ kernels that were loaded. kv_dtype and costs: see `kernels.table.choose`.
+    native: the C++ kernels that were loaded. kv_dtype, costs and deterministic: see `kernels.table.choose`.
     Raises ModelError for anything wrong with the checkpoint, before weights are read.
     """
-    config, checkpoint = check_checkpoint(folder, tokenizer_size)
-    kernels = choose(device, dtype, native, quantization, kv_dtype=kv_dtype, costs=costs)
+    config, checkpoint = check_checkpoint(folder, tokenizer_size, load_format=load_format)
+    longest = min(max_positions or config.max_positions, config.max_positions)
+    kernels = choose(
+        device,
+        dtype,
+        native,
+        quantization,
+        kv_dtype=kv_dtype,
+        costs=costs,
+        deterministic=deterministic,
+        max_positions=longest,
+    )
     with torch.inference_mode():
         loaded = Assembly(parameters(config), kernels)
-        stream(checkpoint, loaded, progress)
-        longest = min(max_positions or config.max_positions, config.max_positions)
+        if load_format == "dummy":
+            kernels.reasons.append("weights: drawn at random (load_format dummy)")
+            draw(checkpoint, loaded, kernels.device, dtype, progress)
+        else:
+            stream(checkpoint, loaded, progress)
         return loaded.decoder(config, max_positions=longest)
 
 
@@ -156,6 +174,22 @@ def stream(checkpoint: Checkpoint, assembly: Assembly, progress: Progress | None
                 progress(done, total)
     if progress is not None:
         progress(total, total)
+
+
+def draw(
+    checkpoint: Checkpoint, assembly: Assembly, device: torch.device, dtype: torch.dtype, progress: Progress | None
+) -> None:
+    """Gives the assembly random tensors in place of the checkpoint's: normal with a deviation of 0.02, norms around 1. Each is
+    drawn on the device from a seed of its own name: the same on every start there, and not the same on another device."""
+    total = sum(torch.Size(entry.shape).numel() for entry in checkpoint.tensors.values()) * dtype.itemsize
+    done = 0
+    for name, entry in checkpoint.tensors.items():
+        generator = torch.Generator(device).manual_seed(zlib.crc32(name.encode()))
+        tensor = torch.empty(entry.shape, dtype=dtype, device=device).normal_(0.0, 0.02, generator=generator)
+        assembly.add(name, tensor.add_(1.0) if "norm" in name else tensor)
+        done += tensor.numel() * dtype.itemsize
+        if progress is not None:
+            progress(done, total)
 
 
 def _tensors(shard: Path) -> Iterator[tuple[str, Tensor]]:

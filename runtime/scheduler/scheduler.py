@@ -18,6 +18,7 @@ from ...radix.keys import Namespace
 from ..config import ScheduleConfig
 from ..protocol import Failure, Finish, LogprobParams, Usage
 from ..wire import Drawing, Outbound, Refused, SequenceEnd, Submit, SubmitScore
+from .arriving import Arriving, Loading
 from .jump import jump
 from .queue import WaitingQueue
 from .rows import Rows
@@ -37,7 +38,7 @@ class Scheduler:
     launched, settled: the numbers of the last step launched and settled.
     """
 
-    def __init__(self, config: ScheduleConfig, cache: PrefixCache, make_matcher: MatcherMaker):
+    def __init__(self, config: ScheduleConfig, cache: PrefixCache, make_matcher: MatcherMaker, loading: Loading):
         self.config = config
         self.cache = cache
         self.rows = Rows(config.max_running, config.context_length)
@@ -49,13 +50,14 @@ class Scheduler:
         self.mask_rows = 0
         self.mask_s = 0.0
         self._make_matcher = make_matcher
+        self._arriving = Arriving(loading)
         self._arrivals = 0
         self._deadlines = 0
 
     # ------------------------------------------------------------------------------------------------------- arrival
 
     def submit(self, request: Submit, now: float) -> list[Outbound]:
-        """A request joins the queue. Returns a refusal where it can never run."""
+        """A request joins the queue, at once or when its grammar is read. Returns a refusal where it can never run."""
         prompt, output = as_ids(request.ids), as_ids(request.output)
         ids = np.concatenate([prompt, output]) if len(output) else prompt
         drawing = request.drawing
@@ -66,31 +68,59 @@ class Scheduler:
         if refusal is not None:
             return [Refused(request.key, refusal)]
         try:
-            matchers = [self._matcher(request, output) for _ in range(drawing.n)]
-        except Exception as error:  # a grammar that does not come back from its bytes fails alone
-            return [Refused(request.key, Failure("invalid_grammar", f"The compiled grammar could not be loaded: {error}"))]
+            ticket = self._arriving.ticket(request.grammar)
+        except Exception as error:
+            return [_not_loaded(request, error)]
         wants, want_from = want_prompt_logprobs(prompt, request.logprobs)
         leader = self._sequence(request, ids, room, drawing, request.logprobs, now, index=request.index)
         leader.num_prompt = len(prompt)
-        leader.matcher, leader.grammar = matchers[0], request.grammar
         leader.wants, leader.want_from, leader.want_top = wants, want_from, request.logprobs.top if wants else 0
         plain = LogprobParams(output=request.logprobs.output, top=request.logprobs.top, token_ids=request.logprobs.token_ids)
-        for number, matcher in enumerate(matchers[1:], request.index + 1):
-            sibling = self._sequence(request, ids, room, drawing, plain, now, index=number)
-            sibling.matcher, sibling.grammar = matcher, request.grammar
-            leader.siblings.append(sibling)
-        everyone = [leader, *leader.siblings]
-        for sequence in everyone:
-            self._begin_forced(sequence)
+        numbers = range(request.index + 1, request.index + drawing.n)
+        everyone = [leader, *(self._sequence(request, ids, room, drawing, plain, now, index=number) for number in numbers)]
         self.requests.setdefault(request.key, []).extend(everyone)
+        if ticket is None:
+            return self._join(request, everyone)
+        self._arriving.add(ticket, request, everyone)
+        return []
+
+    def grammar_loaded(self, ticket: int) -> list[Outbound]:
+        """A grammar was read: who waits for it joins the queue, or, where it does not come back from its bytes, is refused."""
+        messages: list[Outbound] = []
+        arrived, error = self._arriving.take(ticket)
+        for request, everyone in arrived:
+            messages += self._join(request, everyone) if error is None else self._turn_away(request, everyone, error)
+        return messages
+
+    def _join(self, request: Submit, everyone: list[Sequence]) -> list[Outbound]:
+        """What is left of a request's sequences gets its matchers; the first one joins the queue, the others behind it."""
+        alive = [sequence for sequence in everyone if sequence.state is not State.DONE]
+        if not alive:
+            return []
+        try:
+            matchers = [self._matcher(request) for _ in alive]
+        except Exception as error:
+            return self._turn_away(request, alive, error)
+        for sequence, matcher in zip(alive, matchers, strict=True):
+            sequence.matcher, sequence.grammar = matcher, request.grammar
+            self._begin_forced(sequence)
+        leader, *siblings = alive
+        leader.siblings = siblings
         self.queue.add(leader)
         return []
 
-    def _matcher(self, request: Submit, output: np.ndarray) -> Matcher | None:
+    def _turn_away(self, request: Submit, everyone: list[Sequence], error: Exception) -> list[Outbound]:
+        """Sequences that have never waited leave, and their request is refused."""
+        alive = [sequence for sequence in everyone if sequence.state is not State.DONE]
+        for sequence in alive:
+            self._leave(sequence)
+        return [_not_loaded(request, error)] if alive else []
+
+    def _matcher(self, request: Submit) -> Matcher | None:
         if request.grammar is None:
             return None
         matcher = self._make_matcher(request.grammar, canonical=request.drawing.canonical_forced)
-        for token in output.tolist():
+        for token in as_ids(request.output).tolist():
             matcher.accept(token)
         return matcher
 
@@ -181,8 +211,8 @@ class Scheduler:
                 "tokens. Raise kv_tokens, shorten the prompt or lower max_tokens.",
                 "prompt",
             )
-        if len(self.queue) >= self.config.queue:
-            return Failure("queue_full", f"{len(self.queue)} requests are waiting, the most that may. Try again shortly.")
+        if self.num_waiting >= self.config.queue:
+            return Failure("queue_full", f"{self.num_waiting} requests are waiting, the most that may. Try again shortly.")
         return None
 
     # ----------------------------------------------------------------------------------------------- steps back, ends
@@ -229,19 +259,13 @@ class Scheduler:
             self._vacate(sequence)
         else:
             self.queue.remove(sequence)
-        sequence.state = State.DONE
+        self._leave(sequence)
         if sequence.siblings:
             waiting = sequence.siblings
             sequence.siblings = []
             if failure is None and finish.reason != "abort":
                 for sibling in waiting:
                     self.queue.add(sibling)
-        alive = self.requests.get(sequence.key)
-        if alive is not None:
-            alive.remove(sequence)
-            if not alive:
-                del self.requests[sequence.key]
-        self._deadlines -= sequence.clock.deadline < math.inf
         group = sequence.group
         if isinstance(group, ScoreGroup):
             if finish.reason == "abort":
@@ -251,6 +275,16 @@ class Scheduler:
                 self._drop_losers(group)
             return messages
         return [self._last_message(sequence, finish, now, failure)]
+
+    def _leave(self, sequence: Sequence) -> None:
+        """It exists no more. Changes state."""
+        sequence.state = State.DONE
+        alive = self.requests.get(sequence.key)
+        if alive is not None:
+            alive.remove(sequence)
+            if not alive:
+                del self.requests[sequence.key]
+        self._deadlines -= sequence.clock.deadline < math.inf
 
     def _drop_losers(self, group: ScoreGroup) -> None:
         """All choices are scored: what only losing ones put into the tree leaves it. Changes the cache."""
@@ -317,6 +351,16 @@ class Scheduler:
         """Whether nothing runs and nothing waits."""
         return not self.requests
 
+    @property
+    def num_waiting(self) -> int:
+        """Requests that do not run yet: in the queue, and those whose grammar is being read."""
+        return len(self.queue) + len(self._arriving)
+
+    @property
+    def only_arriving(self) -> bool:
+        """Whether there is nothing to do until a grammar is read."""
+        return len(self._arriving) > 0 and not len(self.queue) and not self.rows.num_running
+
     def count_masks(self, rows: int, seconds: float) -> None:
         """So many rows of grammar masks were filled, in so many seconds. Changes counts."""
         self.mask_rows += rows
@@ -327,7 +371,7 @@ class Scheduler:
         return {
             "requests": len(self.requests),
             "running": self.rows.num_running,
-            "waiting": len(self.queue),
+            "waiting": self.num_waiting,
             "preemptions": self.preemptions,
             "mask_rows": self.mask_rows,
             "mask_s": self.mask_s,
@@ -351,8 +395,14 @@ class Scheduler:
         holds_nothing = all(s.state is State.WAITING and s.row < 0 and s.lease is None for s in waiting)
         assert holds_nothing, "a waiting sequence holds something"
         held_back = [b for s in self.sequences() for b in s.siblings]
-        known = {id(s) for s in [*running, *waiting, *held_back]}
+        arriving = list(self._arriving.sequences())
+        assert all(s.state is State.WAITING and s.row < 0 and s.lease is None for s in arriving), "what arrives holds something"
+        known = {id(s) for s in [*running, *waiting, *held_back, *arriving]}
         assert known == {id(s) for s in self.sequences()}, "a sequence is neither running nor waiting"
         if self.idle and self.settled == self.launched:
             stats = self.cache.stats()
             assert stats.private == 0 and stats.draining == 0, f"idle, yet pages are held: {stats}"
+
+
+def _not_loaded(request: Submit, error: Exception) -> Refused:
+    return Refused(request.key, Failure("invalid_grammar", f"The compiled grammar could not be loaded: {error}"))

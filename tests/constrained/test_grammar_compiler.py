@@ -107,7 +107,12 @@ async def test_a_compilation_is_killed_at_its_limit_and_the_next_one_works(bench
         assert bench.accepts(await compiler.compile(Regex("c")), "c")
         [pid] = compiler.pids
         [child] = children(pid)
-        for _ in range(2):  # the second is not tried
+        asked = asyncio.create_task(compiler.compile(SLOW))
+        await asyncio.sleep(0.6)
+        assert os.getpriority(os.PRIO_PROCESS, child) == 19, "it has taken long, and gives way wholly"
+        with pytest.raises(ConstraintError):
+            await asked
+        for _ in range(2):  # not tried again
             with pytest.raises(ConstraintError, match="longer than 1 s") as error:
                 await compiler.compile(SLOW)
             assert error.value.code == "grammar_too_complex"
@@ -156,7 +161,9 @@ async def test_what_a_child_may_take_of_memory_and_of_the_processor_is_bounded(b
     with open(f"/proc/{child}/limits", encoding="ascii") as file:
         [bound] = [line.split()[3] for line in file if line.startswith("Max address space")]
     assert bound.isdigit()
-    assert os.getpriority(os.PRIO_PROCESS, child) > os.getpriority(os.PRIO_PROCESS, 0)
+    with open(f"/proc/{child}/status", encoding="ascii") as file:
+        [caught] = [int(line.split()[1], 16) for line in file if line.startswith("SigCgt")]
+    assert caught >> (signal.SIGALRM - 1) & 1, "it yields"
 
 
 async def test_close_ends_every_process_and_every_wait(vocabulary):

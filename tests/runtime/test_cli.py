@@ -57,7 +57,7 @@ def test_every_engine_option_has_a_flag_and_no_flag_is_without_an_option() -> No
 def test_flags_spell_engine_options() -> None:
     line = "generate Hi --model m --kv-tokens 4096 --max-running 8 --chunk-tokens 64 --context-length 512 --threads 1"
     line += " --page-size 16 --eviction lfu --schedule fcfs --dtype float32 --quantization int4 --device cpu --queue 9 --depth 2"
-    line += " --no-generation-defaults --kv-dtype int8 --no-tree-attention"
+    line += " --no-generation-defaults --kv-dtype int8 --no-tree-attention --no-cuda-graphs --deterministic --no-grammar-cache"
     said = engine_options(build_parser().parse_args(line.split()))
     assert said == EngineOptions(
         model="m",
@@ -77,9 +77,14 @@ def test_flags_spell_engine_options() -> None:
         queue=9,
         depth=2,
         tree_attention=False,
+        cuda_graphs=False,
+        deterministic=True,
+        grammar_cache=False,
     )
     fraction = build_parser().parse_args(["chat", "a/model", "--mem-fraction", "0.5"])
     assert engine_options(fraction) == EngineOptions(model="a/model", mem_fraction=0.5)
+    dummy = build_parser().parse_args(["serve", "a/model", "--load-format", "dummy"])
+    assert engine_options(dummy) == EngineOptions(model="a/model", load_format="dummy")
 
 
 def test_what_is_not_said_keeps_its_default() -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from ramify.runtime.bundled import MODEL_DIR
 from ramify.runtime.errors import EngineError
 from ramify.runtime.protocol import CacheReport, Delta, Finish, Finished, Timings, Usage, pack_ids, unpack_ids
-from ramify.runtime.streams import MOST_WAITING, Asked, Pending
-from ramify.runtime.wire import SubmitScore
+from ramify.runtime.streams import MOST_WAITING, Asked, Pending, Stream
+from ramify.runtime.text.tokenizer import Tokenizer
+from ramify.runtime.wire import SequenceEnd, SubmitScore
 
 
 def pending(interval: int) -> Pending:
@@ -78,3 +80,19 @@ def test_behind_a_reader_that_does_not_read_events_are_bounded_and_nothing_is_lo
     waiting.put(finished())
     assert len(waiting.events) <= MOST_WAITING + 1
     assert [number for piece in said(waiting) for number in piece] == list(range(2000))
+
+
+def test_a_text_that_nobody_sees_before_its_end_is_the_one_that_is_streamed() -> None:
+    tokenizer = Tokenizer.load(MODEL_DIR)
+    ids = [*tokenizer.encode("Größe: 10 €, na so was. 🙂").tolist(), *tokenizer.encode("🙂").tolist()[:1]]
+    usage = {"usage": Usage(prompt=1), "timings": Timings(), "cache": CacheReport()}
+    end = SequenceEnd(key=1, index=0, num_output=len(ids), finish=Finish("length"), **usage)
+    found = []
+    for asked in (Asked(), Asked(stop=("never said",))):
+        for unseen in (False, True):
+            stream = Stream(0, tokenizer, asked, unseen=unseen)
+            seen = [stream.push(token, None) for token in ids]
+            assert all(one is None for one in seen) == (unseen and not asked.stop)
+            stream.close(len(ids))
+            found.append(stream.finished(end, b"", 0, asked))
+    assert found[0].text.startswith("Größe: 10 €, na so was. 🙂") and all(one == found[0] for one in found)

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from ramify.runtime.executor.batch import build
+from ramify.runtime.executor.forward import distinct
 from ramify.runtime.executor.sequence_table import SequenceTable
 from ramify.runtime.plan import FROM_DEVICE, StepPlan
 
@@ -19,7 +20,6 @@ def test_a_tokens_slot_follows_its_rows_pages(page_size: int) -> None:
     table = SequenceTable(max_rows=5, max_pages=40, vocab=10, device=torch.device("cpu"))
     pages = rng.permutation(200).reshape(5, 40).astype(np.int32)
     table.write_pages(np.repeat(np.arange(5, dtype=np.int32), 40), np.tile(np.arange(40, dtype=np.int32), 5), pages.reshape(-1))
-    table.last_tokens[:] = torch.arange(5) + 100
     spans = [(4, 3, 9), (0, 0, 1), (2, 17, 20)]
     tokens = rng.integers(0, 10, 30).astype(np.int32)
     tokens[[9, 29]] = FROM_DEVICE
@@ -33,9 +33,9 @@ def test_a_tokens_slot_follows_its_rows_pages(page_size: int) -> None:
     )
     batch = build(plan, table, page_size)
     places = [(row, start + i) for row, start, length in spans for i in range(length)]
-    assert batch.slots.tolist() == [int(pages[r, p // page_size]) * page_size + p % page_size for r, p in places]
-    assert batch.positions.tolist() == list(range(0, 60, 2))
-    assert batch.token_ids.tolist() == [*tokens[:9].tolist(), 100, *tokens[10:29].tolist(), 102]
+    assert batch.columns[2].tolist() == [int(pages[r, p // page_size]) * page_size + p % page_size for r, p in places]
+    assert batch.columns[1].tolist() == list(range(0, 60, 2))
+    assert batch.columns[0].tolist() == tokens.tolist() and batch.rows[[9, 29]].tolist() == [0, 2]
     assert batch.attention.query_start.tolist() == [0, 9, 10]
 
 
@@ -49,10 +49,11 @@ def test_outputs_wanted_of_the_same_token_share_one_logits_row() -> None:
         "positions": _i32(*range(7)),
     }
     shared = build(StepPlan(0, **spans, want_span=_i32(1, 0, 1, 1, 0), want_offset=_i32(2, 3, 2, 0, 3)), table, 1)
-    assert shared.logit_rows.tolist() == [3, 4, 6]
-    assert shared.which.tolist() == [2, 0, 2, 1, 0]
+    rows, which = distinct(shared.wanted)
+    assert (rows.tolist(), which.tolist()) == ([3, 4, 6], [2, 0, 2, 1, 0])
     apart = build(StepPlan(0, **spans, want_span=_i32(0, 0, 1), want_offset=_i32(1, 3, 2)), table, 1)
-    assert (apart.logit_rows.tolist(), apart.which.tolist()) == ([1, 3, 6], [0, 1, 2])
+    rows, which = distinct(apart.wanted)
+    assert (rows.tolist(), which.tolist()) == ([1, 3, 6], [0, 1, 2])
 
 
 def test_without_tree_attention_spans_are_told_nothing() -> None:

@@ -17,6 +17,7 @@ from ramify.runtime.protocol import LogprobParams, pack_ids
 from ramify.runtime.wire import (
     AbortKey,
     Drawing,
+    GrammarLoaded,
     Inbound,
     Outbound,
     Progress,
@@ -58,12 +59,44 @@ def expected(request: Submit, index: int) -> list[int]:
     return out
 
 
+class Reader:
+    """Reads grammars when the world says so, and may forget them; without it whoever asks has them at once. b"broken" cannot be
+    read."""
+
+    def __init__(self, *, late: bool):
+        self.late = late
+        self.kept: set[bytes] = set()
+        self.under_way: dict[int, bytes] = {}
+        self.tickets = self.closed = 0
+
+    def want(self, grammar: bytes) -> int | None:
+        if not self.late or grammar in self.kept:
+            return None
+        for ticket, other in self.under_way.items():
+            if other == grammar:
+                return ticket
+        self.tickets += 1
+        self.under_way[self.tickets] = grammar
+        return self.tickets
+
+    def take(self, ticket: int) -> None:
+        grammar = self.under_way.pop(ticket)
+        if grammar == b"broken":
+            raise RuntimeError("cannot be read")
+        self.kept.add(grammar)
+
+    def close(self) -> None:
+        self.closed += 1
+
+    def make_matcher(self, grammar: bytes, *, canonical: bool) -> AlternatingMatcher:
+        assert not self.late or grammar in self.kept, "a matcher of a grammar that was not read"
+        if grammar == b"broken":
+            raise RuntimeError("cannot be read")
+        return AlternatingMatcher(VOCAB, END, forces=grammar == b"forcing" and canonical)
+
+
 def forces(request: Submit) -> bool:
     return request.grammar == b"forcing" and request.drawing.canonical_forced
-
-
-def make_matcher(grammar: bytes, *, canonical: bool) -> AlternatingMatcher:
-    return AlternatingMatcher(VOCAB, END, forces=grammar == b"forcing" and canonical)
 
 
 class World:
@@ -82,6 +115,8 @@ class World:
         eviction: str = "lru",
         limits: tuple[int, ...] = (0, 1, 2, 5, 9, 20),
         jump_forward: bool = True,
+        late_grammars: bool = False,
+        queue: int = 10_000,
     ):
         self.random = random.Random(seed)
         self.now = 0.0
@@ -101,16 +136,18 @@ class World:
             chunk_tokens=chunk,
             context_length=context,
             policy=policy,
-            queue=10_000,
+            queue=queue,
             depth=depth,
             jump_forward=jump_forward,
         )
+        self.reader = Reader(late=late_grammars)
         self.engine = Engine(
             config,
             self.cache,
             self.executor,
             masks=Masks(VOCAB),
-            make_matcher=make_matcher,
+            make_matcher=self.reader.make_matcher,
+            loading=self.reader,
             clock=lambda: self.now,
         )
         self.context, self.limits = context, limits
@@ -187,6 +224,14 @@ class World:
             told = self.told[key]
             told.stopped_at = len(told.tokens)
             self.inbox.append(StopAt(*key, told.stopped_at))
+
+    def read_some(self) -> None:
+        """Some of the grammars that are being read are read now, and one that was is forgotten."""
+        for ticket in list(self.reader.under_way):
+            if self.random.random() < 0.2:
+                self.inbox.append(GrammarLoaded(ticket))
+        if self.reader.kept and self.random.random() < 0.1:
+            self.reader.kept.remove(min(self.reader.kept))
 
     def step(self) -> None:
         """One step of the engine, everything checked."""
