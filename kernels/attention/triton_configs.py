@@ -42,8 +42,9 @@ FIXED = {64: Launch(64, 64, 4, 3, 2, 0, 0), 128: Launch(64, 64, 4, 3, 2, 0, 0), 
 
 TILE = 512
 """Where keys are cut then: at its multiples."""
-WIDE_KEYS, WIDE_STAGES = 32, 2
-"""At most, with fp32 in the pools or queries: elements are twice as large, and tensor cores do not take them."""
+WIDE_KEYS, WIDE_STAGES, WIDE_ROWS_OF_A_WARP = 16, 2, 4
+"""With fp32 in pools or queries: elements are twice as large, and tensor cores do not take them, so that the operands of a
+product are in registers."""
 
 
 @dataclass(frozen=True)
@@ -60,15 +61,15 @@ def launches(spec: AttentionSpec, deterministic: bool) -> Launches:
 
     def of(table: dict[int, Launch]) -> Launch:
         one = next(launch for head_dim, launch in table.items() if spec.head_dim <= head_dim)
-        return replace(one, rows=max(one.rows, least))
+        return replace(one, rows=max(one.rows, least), warps=8 if least >= 128 else one.warps)
 
     return Launches(of(FIXED), of(FIXED)) if deterministic else Launches(of(SMALL), of(LARGE))
 
 
 def wide(launch: Launch) -> Launch:
     """The same blocks of rows for K, V or queries in four bytes. Pure."""
-    keys, stages = min(launch.keys, WIDE_KEYS), min(launch.stages, WIDE_STAGES)
-    return replace(launch, keys=keys, stages=stages, open=False)
+    warps = max(launch.warps, min(launch.rows // WIDE_ROWS_OF_A_WARP, 16))
+    return replace(launch, keys=WIDE_KEYS, stages=min(launch.stages, WIDE_STAGES), warps=warps, open=False)
 
 
 def cutting(

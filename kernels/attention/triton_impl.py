@@ -167,8 +167,9 @@ class TritonAttention:
         ml: Tensor,
     ) -> None:
         spec = self.spec
+        interpreted = q.device.type == "cpu"
         four_bytes = torch.float32 in (q.dtype, k_pool.dtype)
-        if four_bytes:
+        if four_bytes and not interpreted:
             launch = wide(launch)
         program: Any = attend[(items * spec.num_kv_heads,)]
         program(
@@ -197,7 +198,7 @@ class TritonAttention:
             GROUP=spec.num_heads // spec.num_kv_heads,
             D=spec.head_dim,
             D_PAD=self._d_pad,
-            WIDE=four_bytes or q.device.type == "cpu",  # the interpreter multiplies bf16 as if they were whole numbers
+            WIDE=four_bytes or interpreted,  # the interpreter multiplies bf16 as if they were whole numbers
             BLOCK_M=launch.rows,
             BLOCK_N=launch.keys,
             num_warps=launch.warps,
