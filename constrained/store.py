@@ -118,14 +118,12 @@ class GrammarStore:
         vocabulary: bytes,
         *,
         encode: Callable[[str], Sequence[int]] | None = None,
-        threads: int = 1,
         capacity: int = 256,
         capacity_bytes: int = 256 * 1024 * 1024,
     ):
-        """vocabulary: `Vocabulary.to_bytes()`. encode: see `forced.Canonical`; without it nothing is forced. threads: that fill
-        the masks of a step."""
+        """vocabulary: `Vocabulary.to_bytes()`. encode: see `forced.Canonical`; without it nothing is forced."""
         self.vocabulary = Vocabulary.from_bytes(vocabulary)
-        self._encode, self._threads = encode, threads
+        self._encode = encode
         self._canonical: Canonical | None = None
         self._fillers: dict[str, ForcedFiller] = {}
         self._fingerprint = fingerprint(vocabulary)
@@ -193,20 +191,20 @@ class GrammarStore:
             if name not in self._engines:
                 if name not in _ENGINES:
                     raise EngineError(f"A grammar was compiled by {name!r}, which this engine process does not have.")
-                self._engines[name] = _ENGINES[name](self.vocabulary, self._threads)
+                self._engines[name] = _ENGINES[name](self.vocabulary)
             return self._engines[name]
 
 
-def _xgrammar(vocabulary: Vocabulary, threads: int) -> GrammarEngine:
+def _xgrammar(vocabulary: Vocabulary) -> GrammarEngine:
     from .xgrammar_backend import XGrammarEngine
 
-    return XGrammarEngine(vocabulary, threads=threads)
+    return XGrammarEngine(vocabulary)
 
 
-def _llguidance(vocabulary: Vocabulary, threads: int) -> GrammarEngine:
+def _llguidance(vocabulary: Vocabulary) -> GrammarEngine:
     from .llguidance_backend import LLGuidanceEngine
 
-    return LLGuidanceEngine(vocabulary, threads=threads)
+    return LLGuidanceEngine(vocabulary)
 
 
-_ENGINES: dict[str, Callable[[Vocabulary, int], GrammarEngine]] = {"xgrammar": _xgrammar, "llguidance": _llguidance}
+_ENGINES: dict[str, Callable[[Vocabulary], GrammarEngine]] = {"xgrammar": _xgrammar, "llguidance": _llguidance}

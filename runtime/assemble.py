@@ -23,8 +23,6 @@ from .text.template import ChatTemplate
 from .text.tokenizer import Tokenizer
 from .wire import EngineInfo, GrammarLoaded, Inbound
 
-MOST_MASK_THREADS = 16
-"""Threads that fill the grammar masks of a step."""
 NOT_AN_ID = -1
 """Of the token that a text follows, where all that matters is that it follows one."""
 
@@ -72,9 +70,7 @@ def _grammars(
     def encode(text: str) -> list[int]:
         return tokenizer.encode(text, control=False, after=NOT_AN_ID).tolist()
 
-    # On a GPU the host's cores have nothing else to do; on a CPU they compute the step, and threads would be in its way.
-    threads = max(1, min(loaded.hardware.cores - 2, MOST_MASK_THREADS)) if loaded.config.device == "cuda" else 1
-    store = GrammarStore(vocabulary.to_bytes(), encode=encode, threads=threads)
+    store = GrammarStore(vocabulary.to_bytes(), encode=encode)
     if post is None:
         return store.matcher, None
     return store.matcher, GrammarLoader(store, lambda ticket: post(GrammarLoaded(ticket)))

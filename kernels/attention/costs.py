@@ -17,5 +17,6 @@ class SharingCosts:
 
 
 DEFAULT_COSTS = SharingCosts(8 << 10, 16)
-GPU_COSTS = SharingCosts(128 << 10, 16, 8 << 20)
-"""A program of a few microseconds on one of some hundred places, at 3 TB/s; two launches of about a microsecond each."""
+GPU_COSTS = SharingCosts(128 << 10, 16, 150 << 20)
+"""On an H100. A piece: a program of a few microseconds on one of some hundred places. A step: about 50 us, which is a launch of
+large items and one that merges, and that what is read apart comes from the second-level cache rather than from memory."""

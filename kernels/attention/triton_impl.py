@@ -19,6 +19,7 @@ from .costs import GPU_COSTS, SharingCosts
 from .interface import AttentionIndex, AttentionSpec, HostPlan
 from .triton_configs import Launch, Launches, cutting, launches, padded, refusal, wide
 from .triton_kernels import attend, merge
+from .work_growth import DecodePlan, decode_plan
 from .work_layout import NOTHING, Capacity, Variant
 from .work_lists import decode_capacity, make
 
@@ -75,6 +76,7 @@ class TritonAttention:
         self.spec, self.device = spec, device
         self._launches = chosen or launches(spec, deterministic)
         self._longest = max_positions
+        self._last: DecodePlan | None = None
         if multiprocessors is None:
             multiprocessors = torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
         self._cutting = cutting(spec, self._launches, deterministic, multiprocessors, kv_dtype.itemsize, costs)
@@ -89,10 +91,17 @@ class TritonAttention:
         return decode_capacity(self._cutting, rows, self._longest)
 
     def host_plan(self, index: AttentionIndex, capacity: Capacity | None = None) -> HostPlan:
-        """See `GraphAttention`. Raises ValueError for a step that does not fit the capacity."""
+        """See `GraphAttention`. Raises ValueError for a step that does not fit the capacity. Remembers a decode step, from which
+        those of the steps after it follow: how keys are cut may depend on it, and no more."""
+        grown = self._last.grown(index, capacity) if self._last is not None else None
+        if grown is not None:
+            return grown
         lists = make(index, self._cutting, capacity)
-        capacity = capacity or lists.capacity
-        return HostPlan(lists.flat(capacity), capacity, lists.variant)
+        fitting = capacity or lists.capacity
+        host = HostPlan(lists.flat(fitting), fitting, lists.variant)
+        steady = self._cutting.tile is None and self.spec.window is None
+        self._last = decode_plan(index, capacity, lists, host) if steady else None
+        return host
 
     def idle_plan(self, capacity: Capacity) -> HostPlan:
         """See `GraphAttention`."""

@@ -2,9 +2,10 @@
 
 Bounds: a decode reads every K and V that anybody sees once (bytes / the rate of a copy on the same device); a prefill multiplies
 4 * heads * head_dim * keys seen. A case runs over as many layers' pools as no cache holds, recorded as a CUDA graph, so that what
-is measured is the device alone; medians. `plan us` is the host's time for a step's lists. Tree cases run with and without being
-told what is shared. `--configs` tries other launches than those of `kernels/attention/triton_configs.py`; `--crossover` reads
-together whatever is shared, and shows from how many keys on that pays (`kernels/attention/costs.py`).
+is measured is the device alone; medians. `plan, then` is the host's time in us for a step's lists, by themselves and following
+from the step before. Tree cases run with and without being told what is shared. `--configs` tries other launches than those of
+`kernels/attention/triton_configs.py`; `--crossover` reads together whatever is shared, and shows from how many keys on that pays
+(`kernels/attention/costs.py`).
 """
 
 from __future__ import annotations
@@ -139,14 +140,17 @@ def layer_seconds(attention: TritonAttention, inputs: Inputs, index: AttentionIn
     return device_seconds(layers, seconds) / len(inputs.pools)
 
 
-def plan_seconds(attention: TritonAttention, index: AttentionIndex, repeats: int = 50) -> float:
-    """Median of the host's time."""
+def plan_seconds(attention: TritonAttention, index: AttentionIndex, repeats: int = 50) -> tuple[float, float]:
+    """Medians of the host's time: for a step by itself, and for one that follows from the step before."""
     taken = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        attention.host_plan(index)
-        taken.append(time.perf_counter() - started)
-    return median(taken)
+    for back in range(repeats):
+        before = replace(index, start=index.start - np.minimum(back + 1, index.start))
+        began = time.perf_counter()
+        attention.host_plan(before)
+        planned = time.perf_counter()
+        attention.host_plan(replace(before, start=before.start + 1))
+        taken.append((planned - began, time.perf_counter() - planned))
+    return median(first for first, _ in taken), median(then for _, then in taken)
 
 
 def copy_rate(seconds: float) -> float:
@@ -169,6 +173,7 @@ def measure(case: Case, shape: str, said: argparse.Namespace, rate: float, chose
         index = inputs.index if shares else replace(inputs.index, sharing=None)
         taken = layer_seconds(attention, inputs, index, said.seconds)
         capacity = attention.host_plan(index).capacity
+        first, then = plan_seconds(attention, index)
         yield {
             "shape": shape,
             "case": case.name + (", together" if shares else ", apart" if case.levels else ""),
@@ -176,7 +181,7 @@ def measure(case: Case, shape: str, said: argparse.Namespace, rate: float, chose
             "GBps": kv_bytes / taken / 1e9,
             "share": kv_bytes / taken / rate,
             "TFLOPs": 4e-12 * spec.num_heads * spec.head_dim * case.seen / taken,
-            "plan_us": 1e6 * plan_seconds(attention, index),
+            "plan_us": [1e6 * first, 1e6 * then],
             "items": [capacity.small, capacity.large, capacity.parts],
         }
 
@@ -219,7 +224,7 @@ def main(argv: list[str]) -> int:
     rate = copy_rate(said.seconds)
     about = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "copy_GBps": round(rate / 1e9)}
     print(json.dumps(about))
-    print(f"{'':9} {'a layer':40} {'us':>9} {'GB/s':>7} {'share':>6} {'TFLOP/s':>8} {'plan us':>8}  small, large, parts")
+    print(f"{'':9} {'a layer':40} {'us':>9} {'GB/s':>7} {'share':>6} {'TFLOP/s':>8} {'plan, then':>11}  small, large, parts")
     table = []
     for shape in (said.shape,) if said.shape else SHAPES:
         for case in CROSSOVER if said.crossover else CASES:
@@ -253,8 +258,9 @@ def configurations(spec: AttentionSpec, case: Case, said: argparse.Namespace) ->
 
 def line(row: dict) -> str:
     """One line of the table."""
-    rates = f"{row['us']:9.1f} {row['GBps']:7.0f} {row['share']:6.0%} {row['TFLOPs']:8.1f} {row['plan_us']:8.0f}"
-    return f"{row['shape']:9} {row['case']:40} {rates}  {', '.join(map(str, row['items']))}"
+    rates = f"{row['us']:9.1f} {row['GBps']:7.0f} {row['share']:6.0%} {row['TFLOPs']:8.1f}"
+    host = f"{row['plan_us'][0]:5.0f}, {row['plan_us'][1]:4.0f}"
+    return f"{row['shape']:9} {row['case']:40} {rates} {host}  {', '.join(map(str, row['items']))}"
 
 
 if __name__ == "__main__":

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from work_harness import FREE, LENGTHS, TREES, check, make_step
 
 from ramify.kernels.attention.costs import GPU_COSTS, SharingCosts
+from ramify.kernels.attention.interface import HostPlan, Sharing
 from ramify.kernels.attention.work_chunks import MORE_WAVES, chunk_length, count, shortest, time, up
+from ramify.kernels.attention.work_growth import MOST_STEPS, decode_plan
 from ramify.kernels.attention.work_layout import HEADER, KV_BEGIN, KV_END, NOTHING, Q_COUNT, Capacity, Lists
 from ramify.kernels.attention.work_lists import Cutting, Kind, decode_capacity, make
 from ramify.kernels.attention.work_tree import Weighing, share
@@ -197,3 +199,52 @@ def test_an_array_holds_every_list_at_the_place_that_its_capacity_says() -> None
         for part, array in zip(parts, wanted, strict=True):
             np.testing.assert_array_equal(part[: array.size], array.reshape(-1))
     assert not NOTHING.flat(needed).any()
+
+
+def read_back(host: HostPlan) -> Lists:
+    """The lists in a plan's array."""
+    (few, many, merges), *parts = (host.flat[begin:end] for begin, end in host.capacity.places)
+    token, position, small, large, merge_token, merge_ptr, merge_part = parts
+    ptr = merge_ptr[: merges + 1]
+    return Lists(
+        token, position, small.reshape(-1, 8)[:few], large.reshape(-1, 8)[:many], merge_token[:merges], ptr,
+        merge_part[: ptr[-1]], int(ptr[-1]),
+    )  # fmt: skip
+
+
+@settings(max_examples=40)
+@given(paths=TREES, tokens=st.integers(0, MOST_STEPS - 1), shares=st.booleans(), rule=st.sampled_from(["causal", "not causal"]))
+def test_the_plan_of_a_decode_step_follows_from_the_one_before(paths, tokens: int, shares: bool, rule: str) -> None:
+    step = make_step(paths, [1] * len(paths))
+    index = step.index if shares else replace(step.index, sharing=None)
+    lists = make(index, RULES[rule])
+    last = decode_plan(index, None, lists, HostPlan(lists.flat(lists.capacity), lists.capacity, lists.variant))
+    assert last is not None
+    later = replace(index, start=index.start + np.int32(tokens))
+    grown = last.grown(later, None)
+    assert grown is not None
+    pages = [pages + list(range(10**6 * (span + 1), 10**6 * (span + 1) + tokens)) for span, pages in enumerate(step.pages)]
+    check(read_back(grown), replace(step, index=later, pages=pages), RULES[rule])
+
+
+def test_a_plan_does_not_follow_from_one_of_other_rows_or_of_other_sharing() -> None:
+    index = make_step([[(0, 60), (1 + row, row)] for row in range(4)], [1] * 4).index
+    lists = make(index, RULES["causal"])
+    last = decode_plan(index, None, lists, HostPlan(lists.flat(lists.capacity), lists.capacity, lists.variant))
+    assert last is not None and index.sharing is not None and last.grown(index, None) is not None
+    one_more = np.array([1, 0, 0, 0], np.int32)
+    less = Sharing(index.sharing.order, np.minimum(index.sharing.shared, 59))
+    for other in (
+        replace(index, start=index.start + one_more),
+        replace(index, start=index.start - 1),
+        replace(index, start=index.start + MOST_STEPS),
+        replace(index, row=index.row[::-1]),
+        replace(index, query_start=index.query_start[::-1]),
+        replace(index, query_length=index.query_length + one_more),
+        replace(index, sharing=None),
+        replace(index, sharing=less),
+    ):
+        assert last.grown(other, None) is None
+    assert last.grown(index, decode_capacity(RULES["causal"], 4)) is None
+    chunk = make_step([[(0, 3)]], [5]).index
+    assert decode_plan(chunk, None, lists, last.host) is None

@@ -30,6 +30,7 @@ class Scenario:
 SCENARIOS = {
     "g1": Scenario("offline", 75),
     "g1-8b": Scenario("offline", 100, ("--shape", "Qwen3-8B", "--name", "g1-8b")),
+    "g1-peer": Scenario("peer", 70),
     "g2": Scenario("steps", 60),
     "g2-8b": Scenario("steps", 60, ("--shape", "Qwen3-8B", "--name", "g2-8b")),
     "g3": Scenario("trees", 60),
