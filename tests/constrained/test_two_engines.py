@@ -123,16 +123,15 @@ def record(count: int, **said: Any) -> JsonSchema:
     return constraint_of({"type": "object", "properties": {f"p{i}": {"type": "string", **said} for i in range(count)}})
 
 
-def test_a_small_schema_goes_to_xgrammar_and_a_large_one_to_llguidance(twins):
+def test_what_leaves_little_open_goes_to_xgrammar_and_free_text_to_llguidance(twins):
     def first(constraint: Constraint, size: int = 32_000) -> str:
         return engine_order(lower(constraint, None, NotImplemented).grammar, size)[0]
 
-    assert first(record(20)) == "xgrammar"
-    assert first(record(20), 152_000) == "xgrammar"
-    assert first(record(300)) == "llguidance"
-    assert first(record(40, maxLength=500)) == "llguidance"
-    pattern = constraint_of({"type": "string", "pattern": "^[a-z]{40}$"})
-    assert (first(pattern, 4_000), first(pattern, 150_000)) == ("xgrammar", "llguidance")
+    for closed in ({"enum": ["a", "b", "c"]}, {"type": "array", "items": {"type": "boolean"}}):
+        assert first(constraint_of(closed), 4_000) == first(constraint_of(closed), 152_000) == "xgrammar"
+    listed = constraint_of({"enum": [f"value {i}" for i in range(40)]})
+    assert (first(listed), first(listed, 152_000)) == ("xgrammar", "llguidance")
+    assert first(record(1)) == first(record(300)) == first(record(40, maxLength=500)) == "llguidance"
     assert first(Choice(tuple(f"value {i}" for i in range(2000)))) == "llguidance"
 
 
