@@ -180,6 +180,8 @@ def _reports(
 ) -> tuple[tuple[int, DrawnLogprob], ...]:
     """Log-probabilities of the rows that asked for them."""
     plan = flight.plan
+    if not plan.want_logprob.any():
+        return ()
     tops = np.concatenate([[0], np.cumsum(plan.want_top)])
     reports = []
     for at in where.tolist():
