@@ -20,7 +20,7 @@ PACKAGES = (
     *("msgspec", "aiohttp", "jinja2", "rich", "numpy"),
     *("torch", "xgrammar", "tokenizers", "safetensors", "pyzmq", "jsonschema-rs", "google-re2", "uvloop"),
     *("prometheus-client", "pyyaml"),
-    *("flashinfer-python", "transformers", "huggingface-hub"),
+    *("triton", "transformers", "huggingface-hub"),
 )
 BUNDLED = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 
