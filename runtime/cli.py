@@ -47,7 +47,7 @@ ENGINE_FLAGS: dict[str, tuple[str | Sequence[str] | None, str]] = {
     "depth": ("N", "steps in flight, 1 or 2 (default: 1 on a CPU, 2 on a GPU)"),
     "jump_forward": (None, "compute tokens that a constraint forces one by one; the output is the same"),
     "tree_attention": (None, "read K and V again for every row that shares them; the results are the same, to the bit"),
-    "cuda_graphs": (None, "launch every operation of a decode step by itself; for looking for faults on a GPU"),
+    "cuda_graphs": (None, "launch every operation of a step by itself, for looking for faults on a GPU"),
     "deterministic": (None, "the same bits whatever shares a batch, on a GPU too, where it costs speed (a CPU always does it)"),
     "grammar_cache": (None, "compile constraints anew at each start, and keep none in the user's cache folder"),
     "tool_call_parser": (TOOL_CALL_PARSERS, "how the model writes function calls (default: auto, its chat template tells)"),
