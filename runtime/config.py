@@ -191,6 +191,8 @@ def resolve(said: EngineOptions, hardware: Hardware, model: ModelFacts) -> Confi
         )
     if said.quantization == "fp8" and dtype != "bfloat16":
         raise InvalidRequest("quantization fp8 works beside bfloat16 only. Give that as dtype.", param="dtype")
+    if said.quantization == "fp8" and said.deterministic:
+        raise InvalidRequest("quantization fp8 is not deterministic: leave out one of the two.", param="deterministic")
     if on_gpu and said.kv_dtype != "auto":
         raise InvalidRequest(
             f"kv_dtype {said.kv_dtype} works on the CPU only. Give device cpu, or leave it out.", param="kv_dtype"

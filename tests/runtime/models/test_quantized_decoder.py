@@ -118,5 +118,7 @@ def test_an_unknown_quantization_and_one_on_a_gpu_are_refused() -> None:
         resolve(EngineOptions(quantization="fp8"), Hardware("cpu", 1 << 30, 2, True), facts)
     with pytest.raises(InvalidRequest, match="beside bfloat16 only"):
         resolve(EngineOptions(quantization="fp8", dtype="float32"), Hardware("cuda", 1 << 30, 2, True), facts)
+    with pytest.raises(InvalidRequest, match="not deterministic"):
+        resolve(EngineOptions(quantization="fp8", deterministic=True), Hardware("cuda", 1 << 30, 2, True), facts)
     with pytest.raises(ValueError, match="No int8 linears on meta"):
         choose("meta", torch.float32, quantization="int8")
