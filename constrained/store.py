@@ -118,12 +118,15 @@ class GrammarStore:
         vocabulary: bytes,
         *,
         encode: Callable[[str], Sequence[int]] | None = None,
+        threads: int = 1,
         capacity: int = 256,
         capacity_bytes: int = 256 * 1024 * 1024,
     ):
-        """vocabulary: `Vocabulary.to_bytes()`. encode: see `forced.Canonical`; without it nothing is forced."""
+        """vocabulary: `Vocabulary.to_bytes()`. encode: see `forced.Canonical`; without it nothing is forced. threads: that
+        may fill masks at once."""
         self.vocabulary = Vocabulary.from_bytes(vocabulary)
         self._encode = encode
+        self._threads = threads
         self._canonical: Canonical | None = None
         self._fillers: dict[str, ForcedFiller] = {}
         self._fingerprint = fingerprint(vocabulary)
@@ -191,20 +194,20 @@ class GrammarStore:
             if name not in self._engines:
                 if name not in _ENGINES:
                     raise EngineError(f"A grammar was compiled by {name!r}, which this engine process does not have.")
-                self._engines[name] = _ENGINES[name](self.vocabulary)
+                self._engines[name] = _ENGINES[name](self.vocabulary, self._threads)
             return self._engines[name]
 
 
-def _xgrammar(vocabulary: Vocabulary) -> GrammarEngine:
+def _xgrammar(vocabulary: Vocabulary, threads: int) -> GrammarEngine:
     from .xgrammar_backend import XGrammarEngine
 
     return XGrammarEngine(vocabulary)
 
 
-def _llguidance(vocabulary: Vocabulary) -> GrammarEngine:
+def _llguidance(vocabulary: Vocabulary, threads: int) -> GrammarEngine:
     from .llguidance_backend import LLGuidanceEngine
 
-    return LLGuidanceEngine(vocabulary)
+    return LLGuidanceEngine(vocabulary, threads=threads)
 
 
-_ENGINES: dict[str, Callable[[Vocabulary], GrammarEngine]] = {"xgrammar": _xgrammar, "llguidance": _llguidance}
+_ENGINES: dict[str, Callable[[Vocabulary, int], GrammarEngine]] = {"xgrammar": _xgrammar, "llguidance": _llguidance}

@@ -70,7 +70,7 @@ def _grammars(
     def encode(text: str) -> list[int]:
         return tokenizer.encode(text, control=False, after=NOT_AN_ID).tolist()
 
-    store = GrammarStore(vocabulary.to_bytes(), encode=encode)
+    store = GrammarStore(vocabulary.to_bytes(), encode=encode, threads=loaded.config.threads)
     if post is None:
         return store.matcher, None
     return store.matcher, GrammarLoader(store, lambda ticket: post(GrammarLoaded(ticket)))
