@@ -197,7 +197,8 @@ class GrammarCompiler:
         return answer
 
     def _takes_too_long(self) -> ConstraintError:
-        return limits.too_complex(f"Compiling the constraint took longer than {self._time_s:g} s.")
+        what = f"Compiling the constraint took longer than {self._time_s:g} s."
+        return limits.too_complex(f"{what} If the machine was busy, ask again in {_TOO_LONG_S:g} s.")
 
     def _remember_too_long(self, constraint: Constraint) -> ConstraintError:
         self._too_long[constraint] = time.monotonic() + _TOO_LONG_S

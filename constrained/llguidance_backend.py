@@ -54,6 +54,8 @@ ROW_ITEMS = 100_000
 """Of these in one place: an enum of n values, or an object of n optional properties, has some n."""
 MOST_THREADS = 8
 """A grammar is read once for each, which takes 2 ms and 0.3 MB."""
+MOST_READ_OFTEN = 32 * 1024
+"""Characters of a grammar's text. An enum of 18,000 texts takes half a second to read."""
 _PROBED = 8
 """Tokens along which a grammar's limits are tried before it is taken."""
 
@@ -148,13 +150,14 @@ class LLGuidanceEngine:
         self.size = vocabulary.size
 
     def load(self, payload: bytes) -> list[Reading]:
-        """An envelope's grammar, read as often as there are threads. Some milliseconds each."""
+        """An envelope's grammar, read as often as there are threads, which takes some milliseconds each; a large one once."""
         form, text = unpacked(payload)
         listed = None
         if form == b"s":
             said, text = text.split("\n", 1)
             listed = Listed(Strings.from_line(said)) if self._plain.usable else None
-        return [self._reading(text, listed) for _ in range(self._crew.size)]
+        count = self._crew.size if len(text) <= MOST_READ_OFTEN else 1
+        return [self._reading(text, listed) for _ in range(count)]
 
     def _reading(self, text: str, listed: Listed | None) -> Reading:
         native, plain_text = _read(self._tokenizer, text, self._step_items), None

@@ -61,6 +61,15 @@ def not_enforced(grammar: bytes) -> tuple[tuple[str, str, str], ...]:
     return said(grammar).not_enforced
 
 
+_READING_S = {"xgrammar": 5e-8, "llguidance": 4e-6}
+"""For each byte of a grammar as it travels."""
+
+
+def reading_s(grammar: bytes) -> float:
+    """Seconds that an engine takes about to read an encoded envelope."""
+    return len(grammar) * _READING_S.get(said(grammar).engine, 0.0)
+
+
 _DEFLATE_FROM = 64 * 1024
 
 

@@ -21,6 +21,7 @@ import select
 import signal
 import struct
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, TypeVar
@@ -29,6 +30,7 @@ import msgspec
 
 from ..runtime.errors import ConstraintError
 from .spec import Constraint, JsonSchema
+from .store import reading_s
 
 T = TypeVar("T")
 _FIRST = JsonSchema('{"type":"object","properties":{"a":{"type":"string","minLength":1},"b":{"enum":[1,2]}},"required":["a"]}')
@@ -36,7 +38,8 @@ _FIRST = JsonSchema('{"type":"object","properties":{"a":{"type":"string","minLen
 
 
 class Setup(msgspec.Struct, frozen=True, tag="setup"):
-    """The vocabulary (`Vocabulary.to_bytes`) and the limits: bytes of address space on top of what set-up needed, seconds."""
+    """The vocabulary (`Vocabulary.to_bytes`) and the limits: bytes of address space on top of what set-up needed, seconds until a
+    grammar is compiled and, about, read by an engine."""
 
     vocabulary: bytes
     memory_bytes: int
@@ -81,10 +84,13 @@ Answer = Ready | Compiled | Refused | Failed | TooLong
 _ANSWER = msgspec.msgpack.Decoder(Answer)
 _JOBS_OF_A_CHILD = 256
 """Then another takes its place, so that what a library keeps for ever is not kept."""
-_YIELDS_S = 0.002
+_YIELDS_S = 0.00025
 """So often a child offers its core to others: beside a compilation, decoding gets most of a core that both want."""
-_SLOW_S, _NICENESS_OF_SLOW = 0.15, 19
-"""From when on a compilation has taken long, and what it gets of such a core then: nearly nothing."""
+_SLOW_S = 0.5
+"""Seconds of a processor after which a compilation gets only what nobody else wants. By its own time and not by the clock: on a
+busy machine, what hardly runs must not be taken for something that takes long."""
+_LOOK_EVERY_S = 0.05
+_DYING_S = 0.05
 
 
 def frame(message: Setup | Job | Answer) -> bytes:
@@ -122,6 +128,7 @@ class _Child:
         self._pid = 0
         self._jobs = self._answers = -1
         self._done = 0
+        self._dying: list[int] = []
 
     def answer(self, job: Job) -> Answer:
         """The child's answer. A child that died is replaced, and its job done once more."""
@@ -142,19 +149,36 @@ class _Child:
                 pipe.write(frame(job))
         except BrokenPipeError:
             return self._end()
-        if not self._answered(_SLOW_S):
-            os.setpriority(os.PRIO_PROCESS, self._pid, _NICENESS_OF_SLOW)
-            self._done = _JOBS_OF_A_CHILD  # there is no way back to the niceness before
-            if not self._answered(self._setup.time_s - _SLOW_S):
-                self._end()
-                return TooLong()
+        until = time.monotonic() + self._setup.time_s
+        if not self._wait(until):
+            self._end()
+            return TooLong()
         with os.fdopen(os.dup(self._answers), "rb") as pipe:
             body = _read_frame(pipe)
-        return self._end() if body is None else _ANSWER.decode(body)
+        if body is None:
+            return self._end()
+        answer = _ANSWER.decode(body)
+        in_time = not isinstance(answer, Compiled) or time.monotonic() + reading_s(answer.grammar) < until
+        return answer if in_time else TooLong()
 
-    def _answered(self, seconds: float) -> bool:
-        """Whether something comes from the child in that time."""
-        return bool(select.select([self._answers], [], [], max(seconds, 0))[0])
+    def _wait(self, until: float) -> bool:
+        """Whether something comes from the child by then."""
+        slow_from, is_slow = self._processor_s() + _SLOW_S, False
+        while not select.select([self._answers], [], [], _LOOK_EVERY_S)[0]:
+            if time.monotonic() > until:
+                return False
+            if not is_slow and self._processor_s() > slow_from:
+                is_slow = True
+                with contextlib.suppress(OSError):  # it is gone, which the pipe will say
+                    os.sched_setscheduler(self._pid, os.SCHED_IDLE, os.sched_param(0))
+                self._done = _JOBS_OF_A_CHILD  # there is no way back from there
+        return True
+
+    def _processor_s(self) -> float:
+        """Seconds of a processor that the child has had, threads included; 0.0 once it is gone."""
+        with contextlib.suppress(OSError):
+            return time.clock_gettime((~self._pid << 3) | 2)  # as clock_getcpuclockid(3) makes it
+        return 0.0
 
     def _begin(self) -> None:
         jobs, self._jobs = os.pipe()
@@ -185,21 +209,26 @@ class _Child:
                 _write(outbox, answer)
 
     def _end(self) -> None:
+        """Kills the child, if there is one. On a busy machine it may take long to die: it is not waited for beyond a moment."""
         if self._pid:
             os.kill(self._pid, signal.SIGKILL)
-            os.waitpid(self._pid, 0)
             os.close(self._jobs)
             os.close(self._answers)
+            self._dying.append(self._pid)
             self._pid = 0
+        until = time.monotonic() + _DYING_S
+        while self._dying and time.monotonic() < until:
+            self._dying = [pid for pid in self._dying if os.waitpid(pid, os.WNOHANG) == (0, 0)]
+            time.sleep(0.001 * bool(self._dying))
 
 
 @contextlib.contextmanager
 def _yielding() -> Iterator[None]:
-    """Inside, this process yields its core every two milliseconds, whatever library it is in.
+    """Inside, this process yields its core every quarter of a millisecond, whatever library it is in.
 
     Niceness is not enough. Whoever runs goes on until the system's next tick, 4 ms on many machines, however nice it is, and even
     who just woke up waits for that: a thread that decodes and has slept for some microseconds would pay with several tokens. With
-    yields and no niceness a compilation gets about what it gets at niceness 5, in pieces of 2 ms. The signal's handler is the
+    yields and no niceness a compilation gets about what it gets at niceness 5, in small pieces. The signal's handler is the
     system call itself; nothing else runs in it. On an idle machine a yield returns at once.
     """
     libc = ctypes.CDLL(None)

@@ -84,14 +84,18 @@ async def gaps(engine: AsyncEngine, until: Callable[[], bool], seed: Iterator[in
     return np.array(found)
 
 
-async def attack(engine: AsyncEngine, rounds: range) -> dict[str, list[float]]:
-    """The list once for each number, two at once. Returns the seconds of the answers, by name."""
+def hostile(rounds: range) -> list[tuple[str, Constraint]]:
+    """The list once for each number, with its names."""
+    return [(name, make(number)) for number in rounds for name, make in HOSTILE.items()]
+
+
+async def attack(engine: AsyncEngine, constraints: list[tuple[str, Constraint]]) -> dict[str, list[float]]:
+    """Asks for each, two at once. Returns the seconds of the answers, by name."""
     took: dict[str, list[float]] = {name: [] for name in HOSTILE}
-    work = iter([(name, number) for number in rounds for name in HOSTILE])
+    work = iter(constraints)
 
     async def attacker() -> None:
-        for name, number in work:
-            constraint = HOSTILE[name](number)
+        for name, constraint in work:
             started = time.perf_counter()
             try:
                 await complete(engine, GenerateRequest((Text("x"),), SamplingParams(max_new_tokens=1), constraint))
@@ -107,11 +111,12 @@ async def measure(rounds: int, quiet_s: float, threads: int) -> dict[str, Any]:
     """The figures."""
     seed = itertools.count()
     async with await AsyncEngine.start(EngineOptions(threads=threads, kv_tokens=20_000, grammar_cache=False)) as engine:
-        await attack(engine, range(1))  # both compile processes have started, and everything is imported
+        await attack(engine, hostile(range(1)))  # both compile processes have started, and everything is imported
+        constraints = hostile(range(1, rounds + 1))  # to write them is the attackers' work, not this process's
         end = time.perf_counter() + quiet_s
         alone = await gaps(engine, lambda: time.perf_counter() > end, seed)
         before = family_pss_mb(os.getpid())
-        task = asyncio.create_task(attack(engine, range(1, rounds + 1)))
+        task = asyncio.create_task(attack(engine, constraints))
         beside = await gaps(engine, task.done, seed)
         took = await task
         await asyncio.sleep(3)
