@@ -163,7 +163,7 @@ def _may_take(node: Node, char: str, rules: dict[str, Node]) -> bool:
 class PlainTokens:
     """A vocabulary's plain tokens, and the vocabulary of the others and the ladder.
 
-    tokens: int ids' bytes, empty for a plain one; from `first_rung` on the rungs, 1 to RUNGS characters. bytes_of: for each byte
+    tokens: each id's bytes, empty for a plain one; from `first_rung` on the rungs, 1 to RUNGS characters. bytes_of: for each byte
     the token that is it alone. words: int32 of a mask of all these. masks: uint32 [RUNGS + 1, words of the vocabulary's own
     masks], row n has the plain tokens of at most n characters. usable: False for a vocabulary without a token for each
     byte, and for one with so few plain tokens that to go through them costs less.
