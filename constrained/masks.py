@@ -21,7 +21,7 @@ class Masks:
         """The mask of one step: int32 [len(matchers), ceil(size / 32)], bit t % 32 of word t // 32 is 1 when token t is allowed.
 
         A row without matcher is all ones, and so may be the bits past `size`; None when no row has a matcher. A terminated
-        matcher allows every token: its sequence is over. One native call per grammar engine; the matchers do not change. The
+        matcher allows every token: its sequence is over. The matchers do not change. The
         array is the caller's own.
         """
         groups: dict[int, tuple[MaskFiller, list[Matcher], list[int]]] = {}

@@ -18,7 +18,7 @@ class MaskFiller(Protocol):
     """Fills rows of a mask for several matchers of one engine."""
 
     def fill(self, matchers: Sequence[Any], mask: NDArray[np.int32], rows: Sequence[int]) -> None:
-        """Writes row rows[i] of mask [rows, ceil(vocabulary size / 32)] for matchers[i], in one native call. Bit t % 32 of
+        """Writes row rows[i] of mask [rows, ceil(vocabulary size / 32)] for matchers[i], in native code. Bit t % 32 of
         word t // 32 is 1 when token t is allowed. Does not change the matchers."""
         ...
 

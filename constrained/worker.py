@@ -39,11 +39,14 @@ _FIRST = JsonSchema('{"type":"object","properties":{"a":{"type":"string","minLen
 
 class Setup(msgspec.Struct, frozen=True, tag="setup"):
     """The vocabulary (`Vocabulary.to_bytes`) and the limits: bytes of address space on top of what set-up needed, seconds until a
-    grammar is compiled and, about, read by an engine."""
+    grammar is compiled and, about, read by an engine. slow_s: seconds of a processor after which a compilation gets only what
+    nobody else wants. By its own time and not by the clock: on a busy machine, what hardly runs must not be taken for something
+    that takes long."""
 
     vocabulary: bytes
     memory_bytes: int
     time_s: float
+    slow_s: float = 0.5
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
@@ -86,9 +89,6 @@ _JOBS_OF_A_CHILD = 256
 """Then another takes its place, so that what a library keeps for ever is not kept."""
 _YIELDS_S = 0.00025
 """So often a child offers its core to others: beside a compilation, decoding gets most of a core that both want."""
-_SLOW_S = 0.5
-"""Seconds of a processor after which a compilation gets only what nobody else wants. By its own time and not by the clock: on a
-busy machine, what hardly runs must not be taken for something that takes long."""
 _LOOK_EVERY_S = 0.05
 _DYING_S = 0.05
 
@@ -163,7 +163,7 @@ class _Child:
 
     def _wait(self, until: float) -> bool:
         """Whether something comes from the child by then."""
-        slow_from, is_slow = self._processor_s() + _SLOW_S, False
+        slow_from, is_slow = self._processor_s() + self._setup.slow_s, False
         while not select.select([self._answers], [], [], _LOOK_EVERY_S)[0]:
             if time.monotonic() > until:
                 return False

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import msgspec
 import pytest
 import pytest_asyncio
 from grammar_bench import STOP
@@ -42,16 +43,17 @@ async def compiler(vocabulary):
 
 
 def is_running(pid: int) -> bool:
+    """One that is killed, and whose parent has not looked yet, is not."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        with open(f"/proc/{pid}/stat", encoding="ascii") as file:
+            return file.read().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
         return False
-    return True
 
 
 def children(pid: int) -> list[int]:
     with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
-        return [int(one) for one in file.read().split()]
+        return [child for child in map(int, file.read().split()) if is_running(child)]
 
 
 async def test_every_kind_of_constraint_comes_back_as_a_matcher(bench, compiler):
@@ -100,7 +102,8 @@ async def test_a_caller_that_gives_up_leaves_the_result_to_the_others(bench, com
 
 
 async def test_a_compilation_is_killed_at_its_limit_and_the_next_one_works(bench, vocabulary):
-    compiler = GrammarCompiler(vocabulary, time_s=1.0, workers=1)
+    compiler = GrammarCompiler(vocabulary, time_s=3.0, workers=1)
+    compiler._setup = msgspec.structs.replace(compiler._setup, slow_s=0.05)  # a busy machine may give it little in its time
     try:
         await compiler.warm(5)
         await compiler.warm()
@@ -108,16 +111,20 @@ async def test_a_compilation_is_killed_at_its_limit_and_the_next_one_works(bench
         [pid] = compiler.pids
         [child] = children(pid)
         asked = asyncio.create_task(compiler.compile(SLOW))
-        await asyncio.sleep(0.6)
-        assert os.sched_getscheduler(child) == os.SCHED_IDLE, "it has taken long, and gives way wholly"
+        policies = set()
+        while not asked.done() and os.SCHED_IDLE not in policies:
+            policies.add(os.sched_getscheduler(child))
+            await asyncio.sleep(0.01)
+        assert os.SCHED_IDLE in policies, "it has taken long, and gives way wholly"
         with pytest.raises(ConstraintError):
             await asked
         for _ in range(2):  # not tried again
-            with pytest.raises(ConstraintError, match="longer than 1 s") as error:
+            with pytest.raises(ConstraintError, match="longer than 3 s") as error:
                 await compiler.compile(SLOW)
             assert error.value.code == "grammar_too_complex"
-        assert not is_running(child)
         assert bench.accepts(await compiler.compile(Regex("d")), "d")
+        while is_running(child):  # it was killed; on a busy machine nobody waits until it is gone
+            await asyncio.sleep(0.01)
         assert compiler.pids == [pid] and children(pid) != [child], "what took seconds to import is still there"
     finally:
         await compiler.close()

@@ -82,11 +82,13 @@ def test_a_crew_does_each_item_once_and_those_of_a_group_in_order(size: int):
             assert [item for item in done if item in group] == list(group)
 
 
-def test_who_helps_is_called_only_when_it_takes_time():
+def test_who_helps_is_called_only_when_it_takes_time(monkeypatch: pytest.MonkeyPatch):
     crew = Crew(2, "ramify-test-patience")
+    monkeypatch.setattr("ramify.constrained.crew.PATIENCE_S", 3600.0)
     crew.together([[0], [1], [2]], lambda item: None)
     assert not helpers("ramify-test-patience")
-    crew.together([[0], [1], [2]], lambda item: time.sleep(2 * PATIENCE_S))
+    monkeypatch.setattr("ramify.constrained.crew.PATIENCE_S", -1.0)
+    crew.together([[0], [1], [2]], lambda item: None)
     assert len(helpers("ramify-test-patience")) == 2
 
 
